@@ -1,0 +1,70 @@
+"""The Python of README.md and docs/ runs: every ```python block, in order, one namespace per page.
+
+A block that cannot run here stands below a comment that says why: `<!-- skip: needs a GPU -->`. A block in a
+comment (`<!-- setup`, the fence, `-->`) runs and is not shown: data that the page takes as given.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if path.exists())
+FENCE = re.compile(r"^```python[^\n]*\n(?P<code>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+SKIP = re.compile(r"<!-- skip: \S.*-->\s*\Z")
+
+
+@dataclass
+class Page:
+    """The blocks of one page, those that ran, and the names they left behind."""
+
+    path: Path
+    blocks: list[tuple[int, str]]
+    ran: int = 0
+    names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__docs__"})
+
+    def run_through(self, number: int) -> None:
+        """Run what has not run yet up to a block, so that a block can also be tested alone."""
+        while self.ran <= number:
+            line, code = self.blocks[self.ran]
+            self.ran += 1  # a block that fails is not tried again by the blocks below it
+            # Blank lines in front make a traceback name the line of the page.
+            exec(compile("\n" * (line - 1) + code, str(self.path), "exec"), self.names)
+
+
+def read(path: Path) -> Page:
+    text = path.read_text(encoding="utf-8")
+    blocks = [
+        (text.count("\n", 0, found.start("code")) + 1, found["code"])
+        for found in FENCE.finditer(text)
+        if not SKIP.search(text, 0, found.start())
+    ]
+    return Page(path, blocks)
+
+
+def cases() -> list[Any]:
+    result = []
+    for path in PAGES:
+        page, name = read(path), path.relative_to(ROOT).as_posix()
+        # One worker per page: its blocks share a namespace.
+        group = pytest.mark.xdist_group(name)
+        result += [
+            pytest.param(page, i, id=f"{name}:{line}", marks=group) for i, (line, _) in enumerate(page.blocks)
+        ]
+    return result
+
+
+@pytest.mark.parametrize(("page", "number"), cases())
+def test_block_runs(page: Page, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a page may write report.html
+    page.run_through(number)
+
+
+def test_every_skip_gives_a_reason() -> None:
+    bare = [p.name for p in PAGES if re.search(r"<!--\s*skip\s*:?\s*-->", p.read_text(encoding="utf-8"))]
+    assert not bare, f"a skipped block without a reason in {bare}"
