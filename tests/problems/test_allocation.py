@@ -86,5 +86,7 @@ def test_allocation_model_solves_the_printed_instances():
 
 def test_portfolio_model_reaches_the_printed_oracle():
     model = allocation.returns_model()
-    utilities = [-float(model.solve({"returns": r}).objective) for r in allocation.tutorial_draws().returns_test[1]]
+    utilities = [
+        -float(model.solve({"returns": r}).objective) for r in allocation.tutorial_draws().returns_test[1]
+    ]
     assert f"{np.mean(utilities):.4f}" == "-0.4688"

@@ -196,7 +196,9 @@ _MEASURES = COLUMNS[1:]
 def _read_days(path: Path) -> dict[datetime.date, np.ndarray]:
     """Complete days as [3 measures, 24 hours]; a missing value is NaN."""
     if not path.is_file():
-        raise FileNotFoundError(f"no battery data at {path}: expected a CSV file with columns {', '.join(COLUMNS)}")
+        raise FileNotFoundError(
+            f"no battery data at {path}: expected a CSV file with columns {', '.join(COLUMNS)}"
+        )
     days: dict[datetime.date, np.ndarray] = {}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)

@@ -43,9 +43,7 @@ def load_sp500_prices() -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     try:
         from skfolio.datasets import load_sp500_dataset
     except ImportError as error:
-        raise ImportError(
-            "the S&P 500 prices come with skfolio: install decigrad[datasets]"
-        ) from error
+        raise ImportError("the S&P 500 prices come with skfolio: install decigrad[datasets]") from error
     frame = load_sp500_dataset()
     dates = frame.index.to_numpy().astype("datetime64[D]")
     return dates, tuple(frame.columns), frame.to_numpy(dtype=np.float64)
