@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[int, str]] = {
 
 # The public namespace collects from every rank; the command line may start from it.
 EXEMPT = {"__init__", "__main__"}
-# These are written as a user would write them: they may import the namespace itself (`import decigrad as dg`).
+# Written as a user would write them, so they may import the namespace itself (`import decigrad as dg`).
 MAY_IMPORT_TOP_LEVEL = {"problems", "interop", "cli"}
 
 MAX_LINES = 400
