@@ -1,0 +1,607 @@
+"""The linear algebra of optimality: one symmetric system for derivatives, polishing and Newton steps.
+
+Inequality rows and bounds enter by their *compliance*, kz [B, mi] and kw [B, n]: 0 holds the constraint
+with equality, +inf lets it go, a positive number is the soft coupling of an interior point (s/z for a
+row, 1/(zl/sl + zu/su) for a variable). With a = isfinite(kz), c = −kz where finite and 1 elsewhere, and
+f, e likewise from kw, the system K v = rhs in v = (dx, dy, dz, dw) is
+
+    row x   P dx + Aᵀ dy + Gᵀ(a·dz) + f·dw
+    row y   A dx
+    row z   a·(G dx) + c·dz
+    row w   f·dx + e·dw
+
+K is symmetric, of order N = 2n + me + mi. It is solved by elimination: soft bounds and (for a dense P) soft
+rows go into the Hessian H, held variables are masked out of it, and the remaining rows C give the Schur
+complement S = C H⁻¹ Cᵀ + diag(kz). H⁻¹ is elementwise for a diagonal P, Woodbury's formula for low rank
+plus diagonal, Cholesky for a dense one. Directions without curvature get a small one in H; iterative
+refinement against K takes it out again, and whatever refinement cannot repair is singular: such samples get
+the minimum-norm solution K⁺ rhs.
+
+Arrays are NumPy (computed at once, on the active rows only) or JAX (traceable, static shapes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.linalg import lapack
+
+from decigrad.program import Array, Dense, Diagonal, LowRank, Operator, QuadraticProgram, namespace
+
+UNROLLED = 4  # Cholesky factors up to this order are written out: a batched LAPACK call costs more
+REFINEMENTS = 2
+
+
+@dataclass(frozen=True)
+class _Tolerances:
+    """Powers of the unit roundoff; in float64 about the figures named."""
+
+    floor: float  # 1e-8  least curvature of a variable, relative to the largest
+    shift: float  # 4e-11 least eigenvalue of a dense H with unit diagonal
+    pivot: float  # 1e-12 squared pivot of S with unit diagonal below which rows are suspected dependent
+    residual: float  # 1e-10 backward error that refinement must reach
+    probe: float  # 1e-6  what refinement may leave of a random right-hand side
+    rank: float  # 1e-11 eigenvalue of the equilibrated K that counts as zero
+
+
+def _tolerances(dtype: Any) -> _Tolerances:
+    eps = float(np.finfo(dtype).eps)
+    return _Tolerances(eps**0.5, eps ** (2 / 3), 5e3 * eps, eps**0.64, eps**0.375, eps**0.7)
+
+
+# ------------------------------------------------------------------------------------------------ layout
+
+
+def pack(x: Array, y: Array, z: Array, w: Array) -> Array:
+    """The flat vector v = (x, y, z, w), [..., 2n + me + mi]."""
+    return namespace(x, y, z, w).concatenate([x, y, z, w], axis=-1)
+
+
+def unpack(program: QuadraticProgram, v: Array) -> tuple[Array, Array, Array, Array]:
+    """The parts (x, y, z, w) of a flat vector [..., 2n + me + mi]."""
+    n, me, mi = program.n, program.num_equalities, program.num_inequalities
+    return v[..., :n], v[..., n : n + me], v[..., n + me : n + me + mi], v[..., n + me + mi :]
+
+
+def _times(operator: Operator, rows: Array) -> Array:
+    """rows [..., k, n] -> rows of operator @ row [..., k, m]; a shared matrix is one matrix product."""
+    if isinstance(operator, Diagonal):
+        return operator.diagonal[..., None, :] * rows
+    if isinstance(operator, LowRank):
+        inner = operator.weight[..., None, :] * _times(Dense(operator.factor), rows)
+        return operator.diagonal[..., None, :] * rows + _transposed(Dense(operator.factor), inner)
+    return _product(rows, operator.matrix.swapaxes(-1, -2))
+
+
+def _transposed(operator: Dense, rows: Array) -> Array:
+    return _product(rows, operator.matrix)
+
+
+def _product(rows: Array, matrix: Array) -> Array:
+    """rows [B, k, n] @ matrix [B or 1, n, m]."""
+    if matrix.ndim == 3 and matrix.shape[0] == 1 and rows.ndim == 3:
+        flat = rows.reshape(rows.shape[0] * rows.shape[1], rows.shape[2]) @ matrix[0]
+        return flat.reshape(rows.shape[0], rows.shape[1], matrix.shape[2])
+    return rows @ matrix
+
+
+def matvec(program: QuadraticProgram, kz: Array, kw: Array, v: Array) -> Array:
+    """K v, for a single program (v [N]) or a batched one (v [B, N])."""
+    return _matvec(program, kz[..., None, :], kw[..., None, :], v[..., None, :])[..., 0, :]
+
+
+def _matvec(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> Array:
+    xp = namespace(kz, kw, rows, program.q)
+    dx, dy, dz, dw = unpack(program, rows)
+    a, f = xp.isfinite(kz), xp.isfinite(kw)
+    row_x = _times(program.P, dx) + xp.where(f, dw, 0.0)
+    row_y = _times(program.A, dx)
+    if program.num_equalities:
+        row_x = row_x + _transposed(program.A, dy)
+    row_z = dz
+    if program.num_inequalities:
+        row_x = row_x + _transposed(program.G, xp.where(a, dz, 0.0))
+        row_z = xp.where(a, _times(program.G, dx), dz) - xp.where(a, kz, 0.0) * dz
+    row_w = xp.where(f, dx, dw) - xp.where(f, kw, 0.0) * dw
+    return pack(row_x, row_y, row_z, row_w)
+
+
+# --------------------------------------------------------------------------------------------- Cholesky
+
+
+def _cholesky(matrix: Array) -> tuple[Callable[[Array], Array], Array]:
+    """Factor [B, m, m]: (rows [B', k, m] -> rows of the solution, least squared pivot [B]).
+
+    The matrix is scaled to unit diagonal first. A matrix that is not positive definite has pivot NaN or
+    a value not above zero, and solutions without meaning. Nothing raises.
+    """
+    xp, m = namespace(matrix), matrix.shape[-1]
+    if m == 0:
+        return lambda rows: rows, xp.ones(matrix.shape[0], matrix.dtype)
+    diagonal = xp.diagonal(matrix, axis1=-2, axis2=-1)
+    usable = diagonal > 0
+    d = xp.where(usable, 1.0 / xp.sqrt(xp.where(usable, diagonal, 1.0)), 1.0)
+    if m <= UNROLLED:
+        solve, pivot = _cholesky_unrolled(xp, matrix, d)
+    elif xp is np:
+        solve, pivot = _cholesky_lapack(matrix * d[:, :, None] * d[:, None, :])
+    else:
+        solve, pivot = _cholesky_xla(matrix * d[:, :, None] * d[:, None, :])
+    pivot = xp.where(usable.all(-1), pivot, 0.0)
+    return lambda rows: d[:, None, :] * solve(d[:, None, :] * rows), pivot
+
+
+def _cholesky_unrolled(xp: Any, matrix: Array, d: Array) -> tuple[Callable[[Array], Array], Array]:
+    m = matrix.shape[-1]
+    factor: dict[tuple[int, int], Array] = {}
+    inverse, pivots = [], []
+    for j in range(m):
+        pivot = matrix[:, j, j] * d[:, j] * d[:, j] - sum(factor[j, k] * factor[j, k] for k in range(j))
+        pivots.append(pivot)
+        inverse.append(1.0 / xp.sqrt(xp.where(pivot > 0, pivot, 1.0)))
+        for i in range(j + 1, m):
+            entry = matrix[:, i, j] * d[:, i] * d[:, j]
+            factor[i, j] = (entry - sum(factor[i, k] * factor[j, k] for k in range(j))) * inverse[j]
+    least = pivots[0]
+    for pivot in pivots[1:]:
+        least = xp.minimum(least, pivot)
+
+    def solve(rows: Array) -> Array:
+        t: list[Array] = []
+        for i in range(m):
+            known = sum(factor[i, k][:, None] * t[k] for k in range(i))
+            t.append((rows[..., i] - known) * inverse[i][:, None])
+        for i in reversed(range(m)):
+            known = sum(factor[k, i][:, None] * t[k] for k in range(i + 1, m))
+            t[i] = (t[i] - known) * inverse[i][:, None]
+        return xp.stack(t, axis=-1)
+
+    return solve, least
+
+
+def _cholesky_lapack(matrix: np.ndarray) -> tuple[Callable[[Array], Array], Array]:
+    # numpy.linalg.cholesky raises for the whole batch when one matrix fails; LAPACK reports it by matrix.
+    single = matrix.dtype == np.float32
+    potrf, potrs = (lapack.spotrf, lapack.spotrs) if single else (lapack.dpotrf, lapack.dpotrs)
+    factors, pivot = [], np.zeros(len(matrix), matrix.dtype)
+    for i, one in enumerate(matrix):
+        factor, info = potrf(one.T, lower=1)
+        factors.append(factor if info == 0 else None)
+        if info == 0:
+            pivot[i] = np.min(np.diagonal(factor)) ** 2
+
+    def solve(rows: np.ndarray) -> np.ndarray:
+        if len(factors) == 1:
+            if factors[0] is None:
+                return np.full(rows.shape, np.nan)
+            flat = rows.reshape(-1, rows.shape[-1])
+            return potrs(factors[0], flat.T, lower=1)[0].T.reshape(rows.shape)
+        rows = np.broadcast_to(rows, (len(factors), *rows.shape[1:]))
+        out = np.full(rows.shape, np.nan, rows.dtype)
+        for i, factor in enumerate(factors):
+            if factor is not None:
+                out[i] = potrs(factor, rows[i].T, lower=1)[0].T
+        return out
+
+    return solve, pivot
+
+
+def _cholesky_xla(matrix: Array) -> tuple[Callable[[Array], Array], Array]:
+    factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
+    pivot = jnp.diagonal(factor, axis1=-2, axis2=-1).min(-1) ** 2
+
+    def triangular(rows: Array, transpose: bool) -> Array:
+        return jax.lax.linalg.triangular_solve(
+            factor_for(rows), rows, left_side=False, lower=True, transpose_a=transpose
+        )
+
+    def factor_for(rows: Array) -> Array:
+        return jnp.broadcast_to(factor, (rows.shape[0], *factor.shape[1:]))
+
+    def solve(rows: Array) -> Array:
+        shape = rows.shape
+        if factor.shape[0] == 1:
+            rows = rows.reshape(1, -1, shape[-1])
+        elif shape[0] == 1:
+            rows = jnp.broadcast_to(rows, (factor.shape[0], *shape[1:]))
+        solution = triangular(triangular(rows, True), False)
+        return solution.reshape(shape) if factor.shape[0] == 1 else solution
+
+    return solve, pivot
+
+
+# --------------------------------------------------------------------------------------------- the Hessian
+
+
+def _inverse_hessian(
+    P: Operator, extra: Array, free: Array | None, shifted: bool
+) -> tuple[Callable[[Array], Array], Array]:
+    """H⁻¹ on the free variables, H = P + diag(extra): (rows [B, k, n] -> rows, positive [B]).
+
+    `free` is None where all variables are. With `shifted`, curvature below a floor is raised to it.
+    """
+    xp = namespace(extra, *jax.tree_util.tree_leaves(P))
+    tolerances = _tolerances(extra.dtype)
+    if isinstance(P, Dense):
+        H = P.matrix + extra[:, :, None] * np.eye(extra.shape[-1], dtype=extra.dtype)
+        if free is not None:
+            H = xp.where(free[:, :, None] & free[:, None, :], H, 0.0)
+            H = H + xp.where(free, 0.0, 1.0)[:, :, None] * np.eye(free.shape[-1], dtype=extra.dtype)
+        if shifted:
+            diagonal = xp.diagonal(H, axis1=-2, axis2=-1)
+            least = tolerances.floor * xp.maximum(diagonal.max(-1, keepdims=True), 0.0)
+            # Relative to each variable's own curvature, and to the largest where there is none.
+            raised = tolerances.shift * diagonal + xp.where(diagonal > 0, 0.0, least)
+            H = H + raised[:, :, None] * np.eye(extra.shape[-1], dtype=extra.dtype)
+        solve, pivot = _cholesky(H)
+        if free is None:
+            return solve, pivot > 0
+        return lambda rows: xp.where(
+            free[:, None, :], solve(xp.where(free[:, None, :], rows, 0.0)), 0.0
+        ), pivot > 0
+
+    h = P.diagonal + extra
+    if shifted:
+        largest = P.diagonal.max(-1, keepdims=True)
+        h = xp.maximum(h, xp.where(largest > 0, tolerances.floor * largest, tolerances.floor))
+    inverse = 1.0 / h if free is None else xp.where(free, 1.0 / h, 0.0)
+    if isinstance(P, Diagonal):
+        return lambda rows: inverse[:, None, :] * rows, (h > 0).all(-1)
+
+    # (D + FᵀF)⁻¹ = D⁻¹ − D⁻¹Fᵀ(I + F D⁻¹ Fᵀ)⁻¹F D⁻¹, with the weights' roots in F.
+    factor = Dense(xp.sqrt(P.weight)[:, :, None] * P.factor)
+    inner = (factor.matrix * inverse[:, None, :]) @ factor.matrix.swapaxes(-1, -2)
+    solve, pivot = _cholesky(inner + np.eye(inner.shape[-1], dtype=extra.dtype))
+
+    def apply(rows: Array) -> Array:
+        scaled = inverse[:, None, :] * rows
+        return scaled - inverse[:, None, :] * _transposed(factor, solve(_times(factor, scaled)))
+
+    return apply, (h > 0).all(-1) & (pivot > 0)
+
+
+# ------------------------------------------------------------------------------------------ factorization
+
+
+def factorize(
+    program: QuadraticProgram,
+    kz: Array,
+    kw: Array,
+    *,
+    soft: bool = False,
+    shifted: bool = True,
+    ky: float = 0.0,
+) -> tuple[Callable[[Array], Array], Array]:
+    """Factor K once: (rows of right-hand sides [B, k, N] -> rows of solutions, sound [B]).
+
+    Arguments:
+        program: batched.
+        kz, kw: compliances [B, mi], [B, n].
+        soft: promise that no row and no bound is held hard (an interior point), which saves work.
+        shifted: raise missing curvature to a floor (the solution is then to be refined against `matvec`).
+            Without it P must make H positive definite, as a proximal term does.
+        ky: compliance of the equality rows (a dual proximal term).
+
+    `sound` is false where a pivot says that rows are dependent or that H is not positive definite.
+    """
+    xp = namespace(kz, kw, program.q, *jax.tree_util.tree_leaves(program.P))
+    n, me, mi = program.n, program.num_equalities, program.num_inequalities
+    tolerances = _tolerances(kw.dtype)
+    P: Operator = Diagonal(xp.zeros((1, n), kw.dtype)) if program.linear and shifted else program.P
+    condensed = mi > 0 and (isinstance(P, Dense) or mi > n)
+    kept = kz if not condensed else xp.where(kz == 0, kz, xp.inf)  # rows that stay in S
+    soft_w = xp.isfinite(kw) if soft else xp.isfinite(kw) & (kw > 0)
+    extra = xp.where(soft_w, 1.0 / xp.where(soft_w, kw, 1.0), 0.0)
+    fixed: Array = None if soft else kw == 0
+
+    weight: Array = None
+    if condensed:
+        soft_z = xp.isfinite(kz) & (kz > 0)
+        weight = xp.where(soft_z, 1.0 / xp.where(soft_z, kz, 1.0), 0.0)
+        if xp is jnp or soft_z.any():
+            G = program.G.matrix
+            P = Dense(_dense(P) + (G.swapaxes(-1, -2) * weight[:, None, :]) @ G)
+
+    free: Array = None if fixed is None or (xp is np and not fixed.any()) else ~fixed
+    as_rows = False
+    if xp is np and not soft_w.any():
+        # With a shared P and nothing else in H, a few held variables are rows of S: one H serves all.
+        extra = extra[:1]
+        as_rows = free is not None and isinstance(P, Dense) and P.matrix.shape[0] == 1
+        as_rows = as_rows and int((~free).sum(-1).max()) <= n // 2
+    inverse, positive = _inverse_hessian(P, extra, None if as_rows else free, shifted)
+
+    batch = max(kz.shape[0], kw.shape[0], program.batch_size)
+    rows = [program.A.matrix]
+    compliance = [xp.full((1, me), ky, kw.dtype)]
+    if mi and not (soft and condensed):
+        rows.append(program.G.matrix)
+        compliance.append(kept)
+    if as_rows:
+        rows.append(np.eye(n)[None])
+        compliance.append(np.where(fixed, 0.0, np.inf))
+    shared = max(r.shape[0] for r in rows)
+    C = xp.concatenate([xp.broadcast_to(r, (shared, *r.shape[1:])) for r in rows], axis=-2)
+    kc = xp.concatenate([xp.broadcast_to(k, (batch, k.shape[1])) for k in compliance], axis=-1)
+    schur = _schur(C, kc, inverse, n)
+
+    def solve(rhs: Array) -> Array:
+        r1, r2, r3, r4 = unpack(program, rhs)
+        reduced = r1 + extra[:, None, :] * r4
+        given: Array = None
+        if fixed is not None and not as_rows:
+            given = xp.where(fixed[:, None, :], r4, 0.0)
+            reduced = reduced - _times(P, given)
+        if weight is not None:
+            reduced = reduced + _transposed(program.G, weight[:, None, :] * r3)
+        target = [r2]
+        if len(rows) - as_rows > 1:
+            target.append(r3)
+        if given is not None:
+            target = [t - _times(Dense(r), given) for t, r in zip(target, rows, strict=True)]
+        if as_rows:
+            target.append(r4)
+        u, multipliers = schur.solve(reduced, xp.concatenate(target, axis=-1))
+        dx = u if given is None else xp.where(fixed[:, None, :], given, u)
+        dy = multipliers[..., :me]
+        dz = r3
+        if mi:
+            if not (soft and condensed):
+                dz = xp.where(xp.isfinite(kept)[:, None, :], multipliers[..., me : me + mi], dz)
+            if weight is not None:
+                compliant = (_times(program.G, dx) - r3) * weight[:, None, :]
+                dz = xp.where((weight > 0)[:, None, :], compliant, dz)
+        dw = xp.where(soft_w[:, None, :], (dx - r4) * extra[:, None, :], r4)
+        if fixed is not None:
+            held = r1 - _times(program.P, dx) - _transposed(program.A, dy)
+            if mi:
+                held = held - _transposed(program.G, xp.where(xp.isfinite(kz)[:, None, :], dz, 0.0))
+            dw = xp.where(fixed[:, None, :], held, dw)
+        return pack(dx, dy, dz, dw)
+
+    return solve, positive & (schur.pivot > tolerances.pivot) & ~schur.overflow
+
+
+def _dense(P: Operator) -> Array:
+    return P.dense() if not isinstance(P, Dense) else P.matrix
+
+
+@dataclass(frozen=True)
+class _Schur:
+    """Solves H u + Cᵀλ = r₁, C u − diag(kc) λ = r₂ on the rows with finite kc."""
+
+    solve: Callable[[Array, Array], tuple[Array, Array]]
+    pivot: Array
+    overflow: Array
+    """More rows are active than the factor has room for: they are dependent."""
+
+
+def _schur(C: Array, kc: Array, inverse: Callable[[Array], Array], n: int) -> _Schur:
+    xp = namespace(C, kc)
+    active = xp.isfinite(kc)
+    total = kc.shape[1]
+    count = active.sum(-1)
+    room = total
+    if xp is np:
+        room = int(count.max(initial=0))
+    elif total > 2 * n + UNROLLED:
+        room = n
+    order = None
+    if room < total:
+        order = xp.argsort(~active, axis=-1, kind="stable" if xp is np else None)[:, :room]
+        kc, active = xp.take_along_axis(kc, order, -1), xp.take_along_axis(active, order, -1)
+    T = None
+    if order is not None and C.shape[0] == 1:
+        T = inverse(C)
+        if T.shape[0] == 1:  # everything is shared: each S is a selection from one matrix
+            whole = T[0] @ C[0].swapaxes(-1, -2)
+            S = whole[order[:, :, None], order[:, None, :]]
+            rows, columns = C, T
+        else:
+            T = None
+    if T is None:
+        if order is not None:
+            C = C[0][order] if C.shape[0] == 1 else xp.take_along_axis(C, order[:, :, None], -2)
+        columns = inverse(C)
+        rows = C
+        S = columns @ C.swapaxes(-1, -2)
+    S = xp.where(active[:, :, None] & active[:, None, :], S, 0.0)
+    S = S + xp.where(active, kc, 1.0)[:, :, None] * np.eye(room, dtype=kc.dtype)
+    factor, pivot = _cholesky(S)
+    selected = T is not None
+
+    def solve(r1: Array, r2: Array) -> tuple[Array, Array]:
+        u = inverse(r1)
+        if room == 0:
+            return u, xp.zeros_like(r2)
+        if order is None:
+            t = _times(Dense(rows), u) - r2
+        elif selected:
+            t = xp.take_along_axis(_times(Dense(rows), u) - r2, order[:, None, :], -1)
+        else:
+            t = _times(Dense(rows), u) - xp.take_along_axis(r2, order[:, None, :], -1)
+        found = factor(xp.where(active[:, None, :], t, 0.0))
+        full = found
+        if order is not None:
+            full = _scatter(xp, found, order, total)
+        used = full if selected else found
+        return u - _transposed(Dense(columns), used), full
+
+    return _Schur(solve, pivot, count > room)
+
+
+def _scatter(xp: Any, values: Array, order: Array, total: int) -> Array:
+    shape = (*values.shape[:-1], total)
+    index = order[:, None, :]
+    if xp is np:
+        out = np.zeros(shape, values.dtype)
+        np.put_along_axis(out, np.broadcast_to(index, values.shape), values, -1)
+        return out
+    batch = jnp.arange(values.shape[0])[:, None, None]
+    columns = jnp.arange(values.shape[1])[None, :, None]
+    return jnp.zeros(shape, values.dtype).at[batch, columns, index].set(values)
+
+
+# ---------------------------------------------------------------------------------------------- solution
+
+
+def solve(program: QuadraticProgram, kz: Array, kw: Array, rhs: Array) -> tuple[Array, Array]:
+    """Solve K v = rhs for a batch: (v, singular).
+
+    Arguments:
+        program: batched program; its leaves have a leading axis of size B or 1.
+        kz: compliance of the inequality rows [B or 1, mi].
+        kw: compliance of the bounds [B or 1, n].
+        rhs: [B or 1, N], or [B or 1, N, k] for k right-hand sides with one factorization.
+
+    Returns:
+        v shaped like rhs with B samples, and singular [B]: K is rank deficient there and v is the
+        minimum-norm least-squares solution K⁺ rhs (dependent active constraints share their multiplier,
+        directions without curvature stay at zero). The map rhs -> v is linear and symmetric in both cases.
+        A sample with NaN in its data has NaN in v and is not singular.
+    """
+    columns = rhs.ndim == 3
+    rows = rhs.swapaxes(-1, -2) if columns else rhs[:, None, :]
+    if namespace(rhs, kz, kw, *jax.tree_util.tree_leaves(program)) is np:
+        with np.errstate(all="ignore"):
+            v, singular = _solve_numpy(program, kz, kw, rows)
+    else:
+        v, singular = _solve_jax(program, kz, kw, rows)
+    return (v.swapaxes(-1, -2) if columns else v[:, 0, :]), singular
+
+
+def _aligned(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> tuple[Array, Array, Array]:
+    """The compliances and right-hand sides for the whole batch, the probe appended to the latter."""
+    xp = namespace(kz, kw, rows)
+    batch = max(program.batch_size, kz.shape[0], kw.shape[0], rows.shape[0])
+    kz, kw = xp.broadcast_to(kz, (batch, kz.shape[1])), xp.broadcast_to(kw, (batch, kw.shape[1]))
+    rows = xp.broadcast_to(rows, (batch, *rows.shape[1:]))
+    # A direction without curvature leaves its share of any right-hand side unexplained however often one
+    # refines: a fixed vector without pattern finds it whatever the caller's right-hand side is.
+    i = np.arange(1, program.n + 1)
+    probe = np.where(np.sin(1e4 * i) < 0, -1.0, 1.0) * (0.5 + 0.5 * np.abs(np.sin(12.9898 * i)))
+    rest = np.zeros(rows.shape[-1] - program.n)
+    probe = xp.broadcast_to(np.concatenate([probe, rest]).astype(rows.dtype), (batch, 1, rows.shape[-1]))
+    return kz, kw, xp.concatenate([rows, probe], axis=1)
+
+
+def _suspect(
+    program: QuadraticProgram, kz: Array, kw: Array, v: Array, rows: Array, residual: Array
+) -> Array:
+    """Samples whose refined solution leaves a residual that rounding does not explain."""
+    xp = namespace(v, rows, residual)
+    tolerances = _tolerances(v.dtype)
+    largest = abs(residual).max(-1)
+    scale = abs(rows).max(-1) + _largest(program, kz, kw)[:, None] * abs(v).max(-1)
+    backward = (largest[:, :-1] <= tolerances.residual * scale[:, :-1]).all(-1)
+    probe = largest[:, -1] <= tolerances.probe * abs(rows[:, -1]).max(-1)
+    return ~(backward & probe & xp.isfinite(v).all((-1, -2)))
+
+
+def _largest(program: QuadraticProgram, kz: Array, kw: Array) -> Array:
+    """Largest entry of K by sample."""
+    xp = namespace(kz, kw, program.q)
+    size = xp.maximum(xp.where(xp.isfinite(kw), kw, 0.0).max(-1), 1.0)
+    for leaf in jax.tree_util.tree_leaves((program.P, program.A, program.G)):
+        if leaf.size:
+            size = xp.maximum(size, abs(leaf).max(tuple(range(1, leaf.ndim))))
+    return size if not kz.shape[-1] else xp.maximum(size, xp.where(xp.isfinite(kz), kz, 0.0).max(-1))
+
+
+def _solve_numpy(
+    program: QuadraticProgram, kz: np.ndarray, kw: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    kz, kw, rows = _aligned(program, kz, kw, rows)
+    factored, sound = factorize(program, kz, kw)
+    v = factored(rows)
+    residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
+    for _ in range(REFINEMENTS):
+        v = v + factored(residual)
+        residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
+    suspect = ~sound | _suspect(program, kz, kw, v, rows, residual)
+    v, singular = v[:, :-1], np.zeros(len(v), bool)
+    for i in np.flatnonzero(suspect):
+        one = jax.tree_util.tree_map(lambda a, i=i: a[0] if a.shape[0] == 1 else a[i], program)
+        v[i], singular[i] = _minimum_norm(one, kz[i], kw[i], rows[i, :-1])
+    return v, singular
+
+
+def _solve_jax(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> tuple[Array, Array]:
+    kz, kw, rows = _aligned(program, kz, kw, rows)
+    factored, sound = factorize(program, kz, kw)
+    v = factored(rows)
+    residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
+    for _ in range(REFINEMENTS):
+        v = v + factored(residual)
+        residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
+    suspect = ~sound | _suspect(program, kz, kw, v, rows, residual)
+
+    def one(i: Array) -> tuple[Array, Array]:
+        def pseudo_inverse() -> tuple[Array, Array]:
+            single = jax.tree_util.tree_map(lambda a: a[0] if a.shape[0] == 1 else a[i], program)
+            return _minimum_norm(single, kz[i], kw[i], rows[i, :-1])
+
+        return jax.lax.cond(suspect[i], pseudo_inverse, lambda: (v[i, :-1], jnp.asarray(False)))
+
+    return jax.lax.cond(
+        suspect.any(),
+        lambda: jax.lax.map(one, jnp.arange(len(v))),
+        lambda: (v[:, :-1], jnp.zeros(len(v), bool)),
+    )
+
+
+def assemble(program: QuadraticProgram, kz: Array, kw: Array) -> Array:
+    """K as a matrix [N, N], for a single program."""
+    xp = namespace(kz, kw, program.q)
+    size = 2 * program.n + program.num_equalities + program.num_inequalities
+    identity = xp.eye(size, dtype=kw.dtype)
+    return _matvec(program, kz[None, :], kw[None, :], identity)
+
+
+def _minimum_norm(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> tuple[Array, Array]:
+    """K⁺ applied to rows [k, N] of a single program, and whether K is rank deficient.
+
+    The rank is judged after equilibration, K̂ = D K D, so that units do not decide it. With N spanning the
+    null space of K and Π the orthogonal projector on it, K⁺ = (I − Π) D K̂⁺ D (I − Π): rows in the range of K
+    are solved exactly in the scaled system, and the solution's null component is then removed.
+    """
+    xp = namespace(kz, kw, program.q)
+    K = assemble(program, kz, kw)
+    given = rows
+    if xp is np:  # constraints that are let go decouple
+        coupled = np.concatenate(
+            [np.ones(program.n + program.num_equalities, bool), np.isfinite(kz), np.isfinite(kw)]
+        )
+        K, rows = K[np.ix_(coupled, coupled)], rows[:, coupled]
+    valid = xp.isfinite(K).all() & xp.isfinite(rows).all()
+    K = xp.where(valid, K, np.eye(K.shape[-1], dtype=K.dtype))
+    d = xp.ones(K.shape[-1], K.dtype)
+    for _ in range(4):
+        size = xp.max(abs(K * d[:, None] * d[None, :]), axis=-1)
+        d = d / xp.sqrt(xp.where(size > 0, size, 1.0))
+    values, vectors = xp.linalg.eigh(K * d[:, None] * d[None, :])
+    order = xp.argsort(abs(values))
+    values, vectors = values[order], vectors[:, order]
+    null = abs(values) <= _tolerances(K.dtype).rank * abs(values).max()
+    basis = xp.linalg.qr(vectors * d[:, None])[0] * null[None, :]  # null vectors come first
+    inverse = xp.where(null, 0.0, 1.0 / xp.where(null, 1.0, values))
+
+    def project(t: Array) -> Array:
+        return t - (t @ basis) @ basis.T
+
+    def apply(t: Array) -> Array:
+        return project((((project(t) * d) @ vectors) * inverse) @ vectors.T * d)
+
+    v = apply(rows)
+    v = v + apply(rows - v @ K)
+    v = xp.where(valid, v, xp.nan)
+    if xp is np:
+        full = np.array(given)
+        full[:, coupled] = v
+        v = full
+    return v, null.any() & valid
