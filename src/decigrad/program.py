@@ -55,12 +55,12 @@ class Status(enum.IntEnum):
 
 _ADVICE = {
     Status.OPTIMAL: "solved to tolerance",
-    Status.PRIMAL_INFEASIBLE: "no point satisfies all constraints; `solution.conflict` names a small set that clash",
+    Status.PRIMAL_INFEASIBLE: "no point satisfies all constraints; `solution.conflict` names a few that clash",
     Status.UNBOUNDED: "the objective falls without limit along `solution.ray`; bound the variables it moves",
     Status.NONCONVEX: "the quadratic objective has negative curvature; only convex programs are supported",
     Status.ITERATION_LIMIT: "raise `max_iterations`, rescale the data, or choose another solver",
     Status.TIME_LIMIT: "raise `time_limit`; the decision is the best point found so far",
-    Status.NUMERICAL_ERROR: "the data are badly scaled or nearly degenerate; rescale, or choose another solver",
+    Status.NUMERICAL_ERROR: "badly scaled or nearly degenerate data; rescale, or choose another solver",
     Status.INVALID_DATA: "the program's data contain NaN or infinite values",
 }
 
@@ -112,7 +112,7 @@ class Diagonal:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LowRank:
-    """Low rank plus diagonal: diag(d) + Fᵀ diag(v) F with d [n], F [k, n], v [k], all batched alike or shared."""
+    """Low rank plus diagonal: diag(d) + Fᵀ diag(v) F with d [n], F [k, n], v [k], batched or shared."""
 
     diagonal: Array
     factor: Array
