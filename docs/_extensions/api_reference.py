@@ -10,6 +10,7 @@ Options: `:only:` names, separated by commas; `:skip:` likewise.
 
 from __future__ import annotations
 
+import enum
 import importlib
 import inspect
 import re
@@ -43,8 +44,11 @@ def markdown(docstring: str) -> str:
         while i < len(lines) and (not lines[i].strip() or lines[i].startswith(" ")):
             body.append(lines[i])
             i += 1
-        out += ["", f"**{found[1]}**" + (f" {found['rest']}" if found["rest"] else ""), ""]
-        out += [*items(inspect.cleandoc("\n".join(["", *body])).splitlines()), ""]
+        body = inspect.cleandoc("\n".join(["", *body])).splitlines()
+        if found["rest"]:
+            out += ["", f"**{found[1]}** {found['rest']}", *body, ""]
+        else:
+            out += ["", f"**{found[1]}**", "", *items(body), ""]
     return "\n".join(fence_doctests(out))
 
 
@@ -110,6 +114,8 @@ def describe(name: str, thing: Any) -> str:
             return block("function", signature(thing, name), markdown(described(thing)), 0)
         return block("data", name, "", 0)
     parts = [markdown(described(thing))]
+    if issubclass(thing, enum.Enum):
+        parts.append("Values: " + ", ".join(f"`{member.name}`" for member in thing) + ".")
     for key, member in vars(thing).items():
         if key.startswith("_"):
             continue
@@ -126,7 +132,8 @@ def describe(name: str, thing: Any) -> str:
             head = signature(target, key) if kind == "method" else key
             parts.append(block(kind, head, markdown(doc), 1))
     kind = "exception" if issubclass(thing, BaseException) else "class"
-    head = name if kind == "exception" or issubclass(thing, int) else signature(thing, name)
+    constructed = not (issubclass(thing, (BaseException, enum.Enum)) or getattr(thing, "_is_protocol", False))
+    head = signature(thing, name) if constructed else name
     return block(kind, head, "\n\n".join(parts), 0)
 
 
