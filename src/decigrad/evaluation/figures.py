@@ -72,7 +72,7 @@ def regret_distribution(
         )
         axes.hist(
             np.minimum(values, edges[-1]),
-            bins=edges,
+            bins=edges.tolist(),
             weights=np.full(len(values), 100.0 / len(values)),
             histtype="stepfilled" if method == baseline else "step",
             color=tones[method],
@@ -299,7 +299,7 @@ def gain_by_seed(
     baseline: str = "two-stage",
     unit: str = "%",
 ) -> Figure:
-    """Paired gain over the baseline: one small dot a seed, the mean with its interval, right of zero is better.
+    """Paired gain over the baseline: a small dot for each seed, the mean with its interval; right is better.
 
     Arguments:
         gains: by method, [S].
@@ -472,7 +472,7 @@ def _heat_map(
     bar = figure.colorbar(mesh, ax=axes)
     bar.set_label(bar_name, color=INK)
     bar.ax.tick_params(colors=INK, labelsize=8)
-    bar.outline.set_edgecolor(INK)  # type: ignore[operator]
+    bar.outline.set_edgecolor(INK)
     return figure
 
 
