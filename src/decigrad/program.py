@@ -55,7 +55,7 @@ class Status(enum.IntEnum):
 
 _ADVICE = {
     Status.OPTIMAL: "solved to tolerance",
-    Status.PRIMAL_INFEASIBLE: "no point satisfies all constraints; `solution.conflict` names a few that clash",
+    Status.PRIMAL_INFEASIBLE: "no point satisfies all constraints; `solution.conflict` names a small clash",
     Status.UNBOUNDED: "the objective falls without limit along `solution.ray`; bound the variables it moves",
     Status.NONCONVEX: "the quadratic objective has negative curvature; only convex programs are supported",
     Status.ITERATION_LIMIT: "raise `max_iterations`, rescale the data, or choose another solver",
