@@ -1,0 +1,263 @@
+"""HiGHS: linear programs and mixed-integer linear programs on the host, through a persistent model.
+
+Source: Huangfu and Hall (2018), "Parallelizing the dual revised simplex method", Mathematical Programming
+Computation 10, doi:10.1007/s12532-017-0130-5.
+
+One model is passed per call; from sample to sample only what differs is changed, and the basis is cleared,
+so that a sample's answer depends on its own data alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from decigrad.program import Array, QuadraticProgram, RawResult, Status
+from decigrad.solvers.verification import blank, failed, invalid, scatter, settle, stack
+
+__all__ = ["HiGHS", "LinearModel"]
+
+
+@dataclass(frozen=True)
+class HiGHS:
+    """Linear and mixed-integer linear programs by simplex and branch and bound.
+
+    Attributes:
+        time_limit: seconds for one sample.
+        max_iterations: simplex iterations for one sample, or None.
+        tolerance: largest relative KKT residual accepted; above it a sample is NUMERICAL_ERROR.
+        mip_gap: relative gap at which branch and bound may stop; 0 proves optimality.
+
+    Ties: where several solutions are optimal, the vertex that the dual simplex method reaches from the
+    slack basis is returned: a function of the sample's own data.
+
+    Integer programs: integer variables are rounded to exact integers and held there, and the linear
+    program that remains is solved for the others. The multipliers and the active set are those of that
+    linear program; `fixed` is +1 at every integer variable, so that "fix and differentiate" is what
+    derivatives do: the derivative of an integer decision is zero.
+
+    Statuses: OPTIMAL after verification; PRIMAL_INFEASIBLE and UNBOUNDED after confirmation by an
+    independent linear program; TIME_LIMIT keeps the best integer point found in `x` (NaN if there is
+    none); ITERATION_LIMIT, NUMERICAL_ERROR, INVALID_DATA. Nothing is raised for numerical outcomes.
+    """
+
+    time_limit: float = float("inf")
+    max_iterations: int | None = None
+    tolerance: float = 1e-9
+    mip_gap: float = 0.0
+    name: str = field(default="highs", init=False, repr=False)
+    host: bool = field(default=True, init=False, repr=False)
+
+    def refuses(self, program: QuadraticProgram) -> str | None:
+        """Why this class of programs is not for HiGHS, or None."""
+        if not program.linear:
+            return "HiGHS is used for linear objectives; this program has a quadratic term"
+        return None
+
+    def __call__(self, program: QuadraticProgram) -> RawResult:
+        """Solve a batched program. Leaves may be NumPy or JAX arrays; the result holds NumPy arrays."""
+        program = program.numpy()
+        broken = invalid(program)
+        if not broken.any():
+            return self._batch(program)
+        raw = blank(program)
+        raw.status[:] = int(Status.INVALID_DATA)
+        index = np.flatnonzero(~broken)
+        if len(index):
+            scatter(self._batch(program.take(index)), index, raw)
+        return raw
+
+    def _batch(self, program: QuadraticProgram) -> RawResult:
+        """Solve programs with valid data."""
+        raw = self._integer(program) if program.integer else self._linear(program)
+        doubtful = (Status.PRIMAL_INFEASIBLE, Status.UNBOUNDED, Status.NUMERICAL_ERROR)
+        for i in np.flatnonzero(np.isin(raw.status, doubtful)):
+            from decigrad.solvers.diagnosis import confirm  # solves linear programs with this module
+
+            raw.status[i] = int(confirm(program.sample(int(i)), Status(int(raw.status[i]))))
+        return raw
+
+    def _linear(self, program: QuadraticProgram) -> RawResult:
+        """Linear programs, verified."""
+        raw = self._run(program, ())
+        return settle(program, raw, self.tolerance)
+
+    def _integer(self, program: QuadraticProgram) -> RawResult:
+        """Branch and bound, then the linear program with the integer variables held."""
+        integer = list(program.integer)
+        found = self._run(program, program.integer)
+        found.x[:, integer] = np.round(found.x[:, integer]) + 0.0  # no −0
+        solved = found.status == int(Status.OPTIMAL)
+        incumbent = (found.status == int(Status.TIME_LIMIT)) & np.isfinite(found.x).all(axis=1)
+        raw = found.replace(x=np.where((solved | incumbent)[:, None], found.x, np.nan))
+        index = np.flatnonzero(solved)
+        if not len(index):
+            return failed(raw, incumbent)
+        part = program if len(index) == len(solved) else program.take(index)
+        held = _hold(part, integer, raw.x[index])
+        if len(integer) == program.n:
+            answer = blank(held).replace(x=raw.x[index], status=raw.status[index])
+            answer = answer.replace(w=np.broadcast_to(-held.q, answer.w.shape).copy())
+            answer = settle(held, answer, self.tolerance)
+        else:
+            answer = self._linear(held)
+        certain = answer.status == int(Status.OPTIMAL)
+        answer.fixed[:, integer] = certain[:, None]
+        # The integer point exists, so a held program that cannot be solved is a matter of rounding.
+        status = np.where(certain, answer.status, int(Status.NUMERICAL_ERROR)).astype(np.int32)
+        raw = failed(raw, incumbent)
+        scatter(answer.replace(status=status, iterations=raw.iterations[index]), index, raw)
+        return raw
+
+    def _run(self, program: QuadraticProgram, integer: tuple[int, ...]) -> RawResult:
+        """Every sample through one model, unverified."""
+        raw = blank(program)
+        p = program.num_equalities
+        none = np.full((1, program.num_inequalities), -np.inf)
+        A, G, q, lb, ub = program.A.matrix, program.G.matrix, program.q, program.lb, program.ub
+        above, below = stack([program.b, program.h], axis=1), stack([program.b, none], axis=1)
+        model = LinearModel(integer, self._options())
+        for i in range(len(raw.x)):
+            cost, rows, bounds = _at(i, q), _at(i, below, above), _at(i, lb, ub)
+            if i == 0 or len(A) > 1 or len(G) > 1:
+                model.load(cost[0], np.concatenate(_at(i, A, G)), *rows, *bounds)
+            else:
+                model.change(
+                    cost=cost[0] if len(q) > 1 else None,
+                    rows=rows if len(above) > 1 else None,
+                    bounds=bounds if max(len(lb), len(ub)) > 1 else None,
+                )
+            status = model.run(self.time_limit)
+            raw.status[i] = int(status)
+            raw.iterations[i] = model.iterations
+            if status is Status.OPTIMAL or (status is Status.TIME_LIMIT and model.has_point):
+                raw.x[i], force, raw.w[i] = model.solution()
+                raw.y[i] = force[:p]
+                raw.z[i] = np.maximum(force[p:], 0.0)
+        return raw
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"mip_rel_gap": self.mip_gap, "mip_abs_gap": 0.0}
+        if self.max_iterations is not None:
+            options["simplex_iteration_limit"] = self.max_iterations
+        return options
+
+
+class LinearModel:
+    """One persistent HiGHS model: min cᵀx s.t. lower ≤ C x ≤ upper (rows), lb ≤ x ≤ ub.
+
+    Each `run` starts from the slack basis, whatever was solved before.
+    """
+
+    def __init__(self, integer: tuple[int, ...] = (), options: dict[str, Any] | None = None) -> None:
+        import highspy
+
+        self._api = highspy
+        self._integer = integer
+        self._highs: Any = highspy.Highs()
+        settings: dict[str, Any] = {
+            "output_flag": False,
+            "parallel": "off",
+            "random_seed": 0,
+            # Presolve pays in branch and bound; for one linear program it doubles the time.
+            "presolve": "on" if integer else "off",
+            "solver": "choose" if integer else "simplex",
+            "primal_feasibility_tolerance": 1e-10,
+            "dual_feasibility_tolerance": 1e-10,
+            "mip_feasibility_tolerance": 1e-9,
+        }
+        for name, value in {**settings, **(options or {})}.items():
+            self._highs.setOptionValue(name, value)
+
+    def load(
+        self,
+        cost: Array,
+        matrix: Array,
+        row_lower: Array,
+        row_upper: Array,
+        lower: Array,
+        upper: Array,
+    ) -> None:
+        """State the model. `matrix` [m, n] is dense; its zeros are dropped."""
+        m, n = matrix.shape
+        column, row = np.nonzero(matrix.T)
+        lp = self._api.HighsLp()
+        lp.num_col_, lp.num_row_ = n, m
+        lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, lower, upper
+        lp.row_lower_, lp.row_upper_ = row_lower, row_upper
+        lp.a_matrix_.format_ = self._api.MatrixFormat.kColwise
+        lp.a_matrix_.start_ = np.searchsorted(column, np.arange(n + 1)).astype(np.int32)
+        lp.a_matrix_.index_ = row.astype(np.int32)
+        lp.a_matrix_.value_ = np.ascontiguousarray(matrix.T[column, row])
+        if self._integer:
+            kinds = [self._api.HighsVarType.kContinuous] * n
+            for j in self._integer:
+                kinds[j] = self._api.HighsVarType.kInteger
+            lp.integrality_ = kinds
+        self._columns, self._rows = np.arange(n, dtype=np.int32), np.arange(m, dtype=np.int32)
+        self._highs.passModel(lp)
+
+    def change(
+        self,
+        cost: Array | None = None,
+        rows: tuple[Array, Array] | None = None,
+        bounds: tuple[Array, Array] | None = None,
+    ) -> None:
+        """Replace the costs, the row limits (lower, upper) or the bounds (lower, upper)."""
+        if cost is not None:
+            self._highs.changeColsCost(len(cost), self._columns, cost)
+        if rows is not None and len(self._rows):
+            self._highs.changeRowsBounds(len(self._rows), self._rows, *rows)
+        if bounds is not None:
+            self._highs.changeColsBounds(len(self._columns), self._columns, *bounds)
+
+    def run(self, time_limit: float = float("inf")) -> Status:
+        """Solve from the slack basis."""
+        highs = self._highs
+        highs.clearSolver()
+        if np.isfinite(time_limit):  # HiGHS counts the time of all runs of a model
+            highs.setOptionValue("time_limit", highs.getRunTime() + time_limit)
+        highs.run()
+        kind = self._api.HighsModelStatus
+        return {
+            kind.kOptimal: Status.OPTIMAL,
+            kind.kModelEmpty: Status.OPTIMAL,
+            kind.kInfeasible: Status.PRIMAL_INFEASIBLE,
+            kind.kUnbounded: Status.UNBOUNDED,
+            kind.kUnboundedOrInfeasible: Status.UNBOUNDED,  # told apart by `diagnosis.confirm`
+            kind.kTimeLimit: Status.TIME_LIMIT,
+            kind.kIterationLimit: Status.ITERATION_LIMIT,
+            kind.kSolutionLimit: Status.ITERATION_LIMIT,
+        }.get(highs.getModelStatus(), Status.NUMERICAL_ERROR)
+
+    @property
+    def iterations(self) -> int:
+        """Simplex iterations of the last run."""
+        return max(int(self._highs.getInfo().simplex_iteration_count), 0)
+
+    @property
+    def has_point(self) -> bool:
+        """Whether the last run holds a feasible point."""
+        return int(self._highs.getInfo().primal_solution_status) == 2
+
+    def solution(self) -> tuple[Array, Array, Array]:
+        """(x, row multipliers, bound multipliers), with the signs of `program.py`."""
+        found = self._highs.getSolution()
+        rows, columns = np.array(found.row_dual), np.array(found.col_dual)
+        if self._integer:
+            rows, columns = np.zeros(len(self._rows)), np.zeros(len(self._columns))
+        return np.array(found.col_value), -rows, -columns
+
+
+def _at(i: int, *leaves: Array) -> tuple[Array, ...]:
+    """Sample i of leaves whose leading axis is B or 1."""
+    return tuple(leaf[i if len(leaf) > 1 else 0] for leaf in leaves)
+
+
+def _hold(program: QuadraticProgram, integer: list[int], x: Array) -> QuadraticProgram:
+    """The program with its integer variables held at x, and no longer integer."""
+    lb, ub = (np.broadcast_to(bound, x.shape).copy() for bound in (program.lb, program.ub))
+    lb[:, integer] = ub[:, integer] = x[:, integer]
+    return replace(program, lb=lb, ub=ub, integer=())
