@@ -24,6 +24,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "errors": (-1, "errors"),  # below everything: exception classes, no imports
     "program": (0, "program"),
     "kkt": (0, "program"),
+    "batching": (0, "batching"),
     "expressions": (0, "expressions"),
     "canonical": (1, "canonical"),
     "forms": (1, "canonical"),
@@ -54,6 +55,14 @@ MAY_IMPORT_TOP_LEVEL = {"problems", "interop", "cli"}
 MAX_LINES = 400
 # path under src/decigrad → why it is longer than that
 LONG_FILES: dict[str, str] = {}
+
+# path under src/decigrad → what it must learn from the environment
+ENVIRONMENT_READERS = {"batching.py": "NPROC sets the size of XLA's thread pool, which JAX does not tell"}
+
+# Imports inside a function that close a circle within a room, with the reason.
+DEFERRED = {
+    ("decigrad.expressions.expression", "decigrad.expressions.constraint"): "a comparison makes a constraint",
+}
 
 # Optional, or slow to import (0.2 to 4 seconds each): imported where they are used.
 HEAVY = [
@@ -189,6 +198,9 @@ def test_modules_do_not_import_in_a_circle() -> None:
         for name, path in MODULES.items()
         if name != PACKAGE  # the namespace imports everything; nothing below rank 6 imports it
     }
+    for importer, target in DEFERRED:
+        assert target in graph.get(importer, ()), f"DEFERRED: {importer} does not import {target} any more"
+        graph[importer].discard(target)
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -270,12 +282,13 @@ assert not changed, f"import decigrad changes {changed}"
     run_python(code)
 
 
-def test_no_compatibility_layers() -> None:
-    """When a better path lands, the old one goes in the same commit; no switch chooses between them."""
-    wrong = [
+def test_no_environment_switches() -> None:
+    """An answer depends on arguments; a switch in the environment is an argument that nobody sees."""
+    wrong = {
         relative(path)
         for path in source_files()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
-    ]
-    assert not wrong, f"environment switches in {sorted(set(wrong))}: make it an argument"
+    }
+    unexplained = sorted(wrong - ENVIRONMENT_READERS.keys())
+    assert not unexplained, f"{unexplained} read the environment: make it an argument"
