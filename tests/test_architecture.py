@@ -32,6 +32,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "oracles": (1, "oracles"),
     "gradients": (2, "gradients"),
     "model": (3, "model"),
+    "compiled": (3, "model"),
     "solution": (3, "model"),
     "layer": (3, "model"),
     "differentiable": (3, "model"),
