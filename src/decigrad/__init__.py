@@ -1,0 +1,73 @@
+"""decigrad: train predictive models by the quality of the decisions they lead to."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from decigrad.modeling import *  # noqa: F403
+
+if TYPE_CHECKING:
+    from decigrad import losses as losses
+    from decigrad import problems as problems
+    from decigrad import solvers as solvers
+    from decigrad.data import Dataset as Dataset
+    from decigrad.differentiable import differentiable_solve as differentiable_solve
+    from decigrad.differentiable import differentiable_solve_l3 as differentiable_solve_l3
+    from decigrad.errors import InfeasibleError as InfeasibleError
+    from decigrad.errors import ModelError as ModelError
+    from decigrad.errors import NonConvexError as NonConvexError
+    from decigrad.errors import SolveError as SolveError
+    from decigrad.errors import UnboundedError as UnboundedError
+    from decigrad.errors import UnsupportedModelError as UnsupportedModelError
+    from decigrad.evaluation import compare as compare
+    from decigrad.evaluation import evaluate as evaluate
+    from decigrad.gradients import KKT as KKT
+    from decigrad.gradients import Smoothed as Smoothed
+    from decigrad.layer import DecisionLayer as DecisionLayer
+    from decigrad.predictors import MLP as MLP
+    from decigrad.predictors import Linear as Linear
+    from decigrad.program import Status as Status
+    from decigrad.training import CrossValidation as CrossValidation
+    from decigrad.training import HoldOut as HoldOut
+    from decigrad.training import fit as fit
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "losses": "decigrad.losses",
+    "problems": "decigrad.problems",
+    "solvers": "decigrad.solvers",
+    "Dataset": "decigrad.data",
+    "differentiable_solve": "decigrad.differentiable",
+    "differentiable_solve_l3": "decigrad.differentiable",
+    "InfeasibleError": "decigrad.errors",
+    "ModelError": "decigrad.errors",
+    "NonConvexError": "decigrad.errors",
+    "SolveError": "decigrad.errors",
+    "UnboundedError": "decigrad.errors",
+    "UnsupportedModelError": "decigrad.errors",
+    "compare": "decigrad.evaluation",
+    "evaluate": "decigrad.evaluation",
+    "KKT": "decigrad.gradients",
+    "Smoothed": "decigrad.gradients",
+    "DecisionLayer": "decigrad.layer",
+    "Linear": "decigrad.predictors",
+    "MLP": "decigrad.predictors",
+    "Status": "decigrad.program",
+    "CrossValidation": "decigrad.training",
+    "HoldOut": "decigrad.training",
+    "fit": "decigrad.training",
+}
+"""Public names that are imported at first use, so that `import decigrad` costs little beside JAX."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'decigrad' has no attribute {name!r}")
+    home = importlib.import_module(_HOMES[name])
+    return home if _HOMES[name] == f"decigrad.{name}" else getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ModelError
-from .expression import Expression, to_latex, to_text
-from .operations import Shape
+from decigrad.errors import ModelError
+from decigrad.expressions.expression import Expression, to_latex, to_text
+from decigrad.expressions.operations import Shape
 
 
 class Constraint:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelError
-from .operations import OPERATIONS, Gather, Shape
+from decigrad.errors import ModelError
+from decigrad.expressions.operations import OPERATIONS, Gather, Shape
 
 
 class Expression:
@@ -313,7 +313,7 @@ def stack(parts: list[Expression], axis: int = 0) -> Expression:
 
 
 def _constraint(left: Expression, sense: str, right: Any) -> Any:
-    from .constraint import Constraint
+    from decigrad.expressions.constraint import Constraint
 
     return Constraint(left, sense, as_expression(right))
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelError
-from . import expression as _e
-from .expression import Constant, Expression, as_expression
+from decigrad.errors import ModelError
+from decigrad.expressions import expression as _e
+from decigrad.expressions.expression import Constant, Expression, as_expression
 
 
 def _out(value: Expression) -> Any:

@@ -6,7 +6,7 @@ coefficient ≥ 0, which a parameter must declare (`nonneg=True`) or the express
 
 from __future__ import annotations
 
-from .expression import Constant, Expression, Parameter, topological
+from decigrad.expressions.expression import Constant, Expression, Parameter, topological
 
 _ALWAYS = {"exp", "abs", "sqrt", "norm", "cosh"}
 _KEEPS_SIGN = {

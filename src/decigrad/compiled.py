@@ -1,0 +1,123 @@
+"""Compiled functions of a canonical form, kept with the form: equal models compile once.
+
+Everything here runs in float64 whatever JAX's setting, and takes and returns host arrays. Inside a user's
+own trace none of it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from decigrad.canonical import CanonicalForm
+from decigrad.gradients.implicit import Coupling, Gradient, residual
+from decigrad.program import QuadraticProgram, RawResult, Solver, batched
+
+_PARTS = ("P", "q", "r", "A", "b", "G", "h", "lb", "ub")
+
+
+def float64() -> Any:
+    """A context in which JAX computes in float64."""
+    return jax.enable_x64(True)
+
+
+def cached(form: CanonicalForm, key: Any, build: Callable[[], Any]) -> Any:
+    """The value under `key`, built at first use."""
+    if key not in form.cache:
+        form.cache[key] = build()
+    return form.cache[key]
+
+
+def programs(form: CanonicalForm, values: dict[str, np.ndarray], mapped: frozenset[str]) -> QuadraticProgram:
+    """The batched program at `values`; the parameters in `mapped` have a leading axis B.
+
+    A part that depends on no mapped parameter keeps a leading axis of 1.
+    """
+    if not mapped:
+        return batched(form.assemble(values))
+    fixed = {name: value for name, value in values.items() if name not in mapped}
+    moving, leaves, structure = cached(form, ("programs", mapped), lambda: _program_function(form, mapped, fixed))
+    with float64():
+        filled = moving({name: values[name] for name in values})
+    constants = batched(form.assemble({**fixed, **{name: values[name][0] for name in mapped}}))
+    result = jax.tree_util.tree_leaves(constants)
+    for i, value in zip(leaves, filled, strict=True):
+        result[i] = np.asarray(value)
+    return jax.tree_util.tree_unflatten(structure, result)
+
+
+def _program_function(form: CanonicalForm, mapped: frozenset[str], fixed: dict[str, np.ndarray]) -> Any:
+    ones = {name: np.ones(p.shape) for name, p in form.parameters.items()}
+    template = form.assemble(ones)
+    structure = jax.tree_util.tree_structure(template)
+    leaves, position = [], 0
+    for part in _PARTS:
+        count = len(jax.tree_util.tree_leaves(getattr(template, part)))
+        if form.depends(part) & mapped:
+            leaves += list(range(position, position + count))
+        position += count
+
+    def one(values: dict[str, Any]) -> list[Any]:
+        flat = jax.tree_util.tree_leaves(form.assemble(values, jnp))
+        return [jnp.asarray(flat[i]) for i in leaves]
+
+    axes = {name: 0 if name in mapped else None for name in form.parameters}
+    return jax.jit(jax.vmap(one, in_axes=(axes,))), leaves, structure
+
+
+def device_solve(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> RawResult:
+    """A device solver on host arrays."""
+    function = cached(form, ("solve", solver), lambda: jax.jit(solver))
+    with float64():
+        raw = function(program)
+    return jax.tree_util.tree_map(np.asarray, raw)
+
+
+def residual_jacobian(
+    form: CanonicalForm, gradient: Gradient, values: dict[str, Any], coupling: Coupling, raw: RawResult
+) -> dict[str, np.ndarray]:
+    """∂R/∂θ of one sample: by parameter name, [2n + me + mi, *parameter shape]."""
+
+    def build() -> Any:
+        def of(parameters: dict[str, Any], coupling: Coupling, raw: RawResult) -> Any:
+            return residual(gradient.program(form.assemble(parameters, jnp)), coupling, raw)
+
+        return jax.jit(jax.jacfwd(of))
+
+    with float64():
+        found = cached(form, ("residual", gradient), build)(values, coupling, raw)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def envelope(form: CanonicalForm, values: dict[str, Any], raw: RawResult) -> dict[str, np.ndarray]:
+    """∂L/∂θ of one sample at fixed primal and dual solution, by parameter name (minimization form)."""
+
+    def lagrangian(parameters: dict[str, Any], raw: RawResult) -> Any:
+        program = form.assemble(parameters, jnp)
+        bound = jnp.where(raw.w > 0, program.ub, jnp.where(raw.w < 0, program.lb, 0.0))
+        return (
+            program.objective(raw.x)
+            + raw.y @ (program.A.matvec(raw.x) - program.b)
+            + raw.z @ (program.G.matvec(raw.x) - program.h)
+            + raw.w @ (raw.x - bound)
+        )
+
+    with float64():
+        found = cached(form, "envelope", lambda: jax.jit(jax.grad(lagrangian)))(values, raw)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def objective_gradient(form: CanonicalForm, values: dict[str, Any], x: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """∂f/∂x and ∂f/∂θ of one sample (minimization form)."""
+
+    def objective(x: Any, parameters: dict[str, Any]) -> Any:
+        return form.assemble(parameters, jnp).objective(x)
+
+    with float64():
+        function = cached(form, "objective gradient", lambda: jax.jit(jax.grad(objective, argnums=(0, 1))))
+        in_x, in_parameters = function(x, values)
+    return np.asarray(in_x), {name: np.asarray(value) for name, value in in_parameters.items()}

@@ -1,0 +1,301 @@
+"""The decision layer: a pure, differentiable function from parameters to decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from decigrad import compiled
+from decigrad.canonical import CanonicalForm
+from decigrad.errors import ModelError
+from decigrad.expressions.expression import Expression, evaluate, parameters_of, topological
+from decigrad.gradients import implicit
+from decigrad.gradients.methods import KKT
+from decigrad.model import Model, explain, failure, resolve, run
+from decigrad.program import QuadraticProgram, RawResult, Solver, Status
+from decigrad.solution import Solution, count_kinks
+
+
+@dataclass
+class Solutions:
+    """The solutions of a batch.
+
+    Attributes:
+        x: decisions by variable name, [*batch, *shape]; NaN in failed samples.
+        objective: value of the user's own objective, [*batch].
+        duals: multipliers by constraint name, [*batch, *shape] (see `Solution.duals`).
+        status: `Status` by sample, int [*batch].
+        stats: solver and the reason for it, iterations by sample, seconds in all, `kinks` by sample.
+    """
+
+    x: dict[str, np.ndarray]
+    objective: np.ndarray
+    duals: dict[str, np.ndarray]
+    status: np.ndarray
+    stats: dict[str, Any]
+    program: QuadraticProgram = field(repr=False)
+    raw: RawResult = field(repr=False)
+    gradient: implicit.Gradient = field(repr=False)
+
+    @property
+    def ok(self) -> np.ndarray:
+        """True where the sample was solved to optimality, bool [*batch]."""
+        return self.status == Status.OPTIMAL
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Flat indices of the samples that were not."""
+        return np.flatnonzero(~self.ok.reshape(-1))
+
+    def adjoint(self, cotangent: Any, form: CanonicalForm) -> np.ndarray:
+        """λ = K⁻¹(x̄, 0, 0, 0) by sample for the cotangent x̄ of the decisions (dict like `x`), [B, N].
+
+        The pullback to the program's data is −λᵀ ∂R/∂θ with the residual R of `gradients.implicit`.
+        """
+        flat = np.zeros((self.raw.x.shape[0], form.n))
+        for name, start in form.offsets.items():
+            part = np.asarray(cotangent[name], np.float64).reshape(flat.shape[0], -1)
+            flat[:, start : start + part.shape[1]] = part
+        return implicit.adjoint(self.program, self.gradient, self.raw, flat)
+
+
+class DecisionLayer:
+    """A model as a function: parameters in, decisions out, exact derivatives through.
+
+        layer({"cost": C})["x"]
+
+    Values are arrays by parameter name, each with or without leading batch axes; batch axes broadcast
+    against each other, and what has none is shared: its gradient is the sum over the batch. `jit`, `vmap`,
+    `grad`, `jvp`, `jacrev`, `jacfwd`, `hessian` compose with it.
+
+    Args:
+        model: the optimization model. Later changes of the model do not reach the layer.
+        predicts: names of the predicted parameters; default: all that are not `known`.
+        solver: "auto", a solver's name, or a solver object. `layer.why` says what was chosen and why.
+        gradient: `KKT()` (exact) or `Smoothed(mu)`; see `decigrad.gradients`.
+        throw: outside a trace, raise when a sample fails, naming it. Inside a trace, and with
+            `throw=False`, a failed sample has NaN decisions and a zero gradient.
+
+    Raises:
+        ModelError: unknown parameter, wrong shape, missing value; at call or trace time.
+        InfeasibleError, UnboundedError, SolveError: outside a trace, with `throw`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        predicts: list[str] | tuple[str, ...] | None = None,
+        solver: str | Solver = "auto",
+        gradient: implicit.Gradient | None = None,
+        throw: bool = True,
+    ) -> None:
+        gradient = KKT() if gradient is None else gradient
+        if predicts is None:
+            predicts = [name for name, p in model.parameters.items() if not p.known]
+        model.check_names(predicts)
+        self.model = model
+        self.form = model.form
+        self.predicts = tuple(predicts)
+        self.parameters = dict(model.parameters)
+        self.gradient = gradient
+        self.throw = throw
+        self.sign = 1.0 if model.sense == "minimize" else -1.0
+        assert model.objective is not None
+        self._objective = model.objective
+        template = compiled.programs(self.form, {n: np.ones(p.shape) for n, p in self.parameters.items()}, frozenset())
+        chosen, self.why = resolve(solver, gradient.program(template))
+        self.solver = gradient.solver(chosen)
+        if self.solver is not chosen:
+            self.why = f"{self.solver.name}: the gradient {gradient} needs it"
+
+    def __repr__(self) -> str:
+        return f"<DecisionLayer {self.model.name!r} predicts={list(self.predicts)} solver={self.solver.name}>"
+
+    @property
+    def exact(self) -> DecisionLayer:
+        """The layer that decides without smoothing; itself if its gradient leaves the decision unchanged."""
+        if not self.gradient.changes_forward:
+            return self
+        return DecisionLayer(self.model, self.predicts, throw=self.throw)
+
+    # -------------------------------------------------------------------------------------------- calls
+
+    def __call__(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Decisions by variable name, [*batch, *shape]."""
+        if any(isinstance(v, jax.core.Tracer) for v in params.values()):
+            return self.traced(params)[0]
+        return {name: jnp.asarray(value) for name, value in self.solve(params).x.items()}
+
+    def traced(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+        """Decisions and status by sample, inside a trace."""
+        values, lead = self._arranged(params, jnp)
+        single = self._single_traced
+        if not lead:
+            x, status = single(values)
+            return self.form.split(x), status
+        x, status = jax.vmap(single, in_axes=(self._axes(values),))(values)
+        return self.form.split(x.reshape(lead + x.shape[1:])), status.reshape(lead)
+
+    def _single_traced(self, values: dict[str, Any]) -> tuple[Any, Any]:
+        program = jax.tree_util.tree_map(jnp.asarray, self.form.assemble(values, jnp))
+        raw = implicit.solve(self.gradient, self.solver, program)
+        return raw.x, raw.status
+
+    def solve(self, params: Mapping[str, Any], throw: bool | None = None) -> Solutions:
+        """Solve a batch outside any trace, in float64; statuses, multipliers and statistics by sample."""
+        throw = self.throw if throw is None else throw
+        values, lead = self._arranged(params, np)
+        if throw:
+            for name, value in values.items():
+                self.parameters[name].check(value)
+        start = time.perf_counter()
+        mapped = frozenset(n for n, v in values.items() if v.ndim > self.parameters[n].ndim)
+        stated = compiled.programs(self.form, values, mapped)
+        program = self.gradient.program(stated)
+        size = int(np.prod(lead, dtype=int))
+        raw = run(self.form, self.solver, program)
+        if raw.x.shape[0] != size:  # nothing in the program differs by sample
+            raw = jax.tree_util.tree_map(lambda a: np.broadcast_to(a, (size, *a.shape[1:])), raw)
+        stats = {
+            "solver": self.solver.name,
+            "why": self.why,
+            "iterations": raw.iterations.reshape(lead),
+            "seconds": time.perf_counter() - start,
+            "kinks": count_kinks(program, raw).reshape(lead),
+        }
+        solutions = Solutions(
+            x=self.form.split(raw.x.reshape(lead + raw.x.shape[1:])),
+            objective=self.sign * np.asarray(stated.objective(raw.x)).reshape(lead),
+            duals=self.form.multipliers(*(a.reshape(lead + a.shape[1:]) for a in (raw.y, raw.z, raw.w))),
+            status=raw.status.reshape(lead),
+            stats=stats,
+            program=program,
+            raw=raw,
+            gradient=self.gradient,
+        )
+        if throw and solutions.failed.size:
+            self._raise(solutions)
+        return solutions
+
+    def objective(self, decisions: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
+        """The model's own objective f(x; p) by sample, [*batch]; differentiable in both.
+
+        Evaluates the stated expression, so `decisions` may come from anywhere.
+        """
+        return self.evaluate(self._objective, decisions, params)
+
+    def value(self, params: Mapping[str, Any]) -> Any:
+        """The optimal value by sample, [*batch]; its gradient is that of the envelope theorem."""
+        return self.objective(self(params), params)
+
+    def evaluate(self, expression: Expression, decisions: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
+        """Any expression in the model's variables and parameters, by sample."""
+        self._check_expression(expression)
+        used = parameters_of(expression)
+        traced = any(isinstance(v, jax.core.Tracer) for v in [*decisions.values(), *params.values()])
+        needed = {n: v for n, v in self._completed(params).items() if n in used}
+        variables = {n: v for n, v in decisions.items() if n in self.form.variables}
+        shapes = {n: self.form.variables[n].shape for n in variables} | {n: p.shape for n, p in used.items()}
+        values, lead = _arranged({**variables, **needed}, shapes, jnp if traced else np)
+
+        def one(values: dict[str, Any]) -> Any:
+            return jnp.asarray(evaluate([expression], values, jnp)[0])
+
+        if not lead:
+            return one(values) if traced else np.asarray(evaluate([expression], values, np)[0])
+        axes = {n: 0 if v.ndim > len(shapes[n]) else None for n, v in values.items()}
+        function = jax.vmap(one, in_axes=(axes,))
+        if traced:
+            found = function(values)
+        else:
+            # the expression is kept in the entry, so that its id stays its own
+            key = ("evaluate", id(expression), tuple(sorted(axes.items(), key=lambda item: item[0])))
+            _, jitted = compiled.cached(self.form, key, lambda: (expression, jax.jit(function)))
+            with compiled.float64():
+                found = np.asarray(jitted(values))
+        return found.reshape(lead + found.shape[1:])
+
+    # ---------------------------------------------------------------------------------------- checking
+
+    def _completed(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        self.model.check_names(params)
+        found = {}
+        for name, parameter in self.parameters.items():
+            if name in params:
+                found[name] = params[name]
+            elif parameter.value is not None:
+                found[name] = parameter.value
+            else:
+                raise ModelError(f"parameter {name!r} has no value: pass it to the layer or set its .value")
+        return found
+
+    def _arranged(self, params: Mapping[str, Any], xp: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
+        shapes = {n: p.shape for n, p in self.parameters.items()}
+        return _arranged(self._completed(params), shapes, xp)
+
+    def _axes(self, values: dict[str, Any]) -> dict[str, int | None]:
+        return {n: 0 if v.ndim > self.parameters[n].ndim else None for n, v in values.items()}
+
+    def _check_expression(self, expression: Expression) -> None:
+        own = {id(n) for n in [*self.model.variables.values(), *self.parameters.values()]}
+        for node in topological(expression):
+            if not node.arguments and hasattr(node, "name") and id(node) not in own:
+                raise ModelError(f"the expression uses {node.name!r}, which belongs to another model")
+
+    def _raise(self, solutions: Solutions) -> None:
+        index = int(solutions.failed[0])
+        raw = jax.tree_util.tree_map(lambda a: a[index : index + 1], solutions.raw)
+        solution = Solution(
+            x=self.form.split(raw.x[0]),
+            objective=float("nan"),
+            duals={},
+            status=Status(int(raw.status[0])),
+            stats=dict(solutions.stats),
+        )
+        explain(solution, self.form, solutions.program.sample(index))
+        lead = solutions.status.shape
+        position: Any = tuple(int(i) for i in np.unravel_index(index, lead)) if lead else None
+        sample = position[0] if position is not None and len(position) == 1 else position
+        error = failure(self.model.name, solution, sample)
+        count = solutions.failed.size
+        if count > 1:
+            error.add_note(f"{count} of {solutions.status.size} samples failed: {solutions.failed.tolist()[:20]}")
+        raise error
+
+
+def _arranged(
+    given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], xp: Any
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Arrays with at most one leading axis, and the batch shape that it stands for."""
+    arrays, leads = {}, []
+    for name, value in given.items():
+        try:
+            array = xp.asarray(value) if xp is jnp else np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{name!r} needs numbers: {error}") from None
+        if not xp.issubdtype(array.dtype, xp.floating):
+            array = array.astype(float)
+        shape = shapes[name]
+        rank = array.ndim - len(shape)
+        if rank < 0 or array.shape[rank:] != shape:
+            raise ModelError(f"{name!r} has shape {shape} (after batch axes), got {array.shape}")
+        arrays[name], lead = array, array.shape[:rank]
+        leads.append(lead)
+    try:
+        batch = np.broadcast_shapes(*leads)
+    except ValueError:
+        shown = ", ".join(f"{n!r} {lead}" for n, lead in zip(arrays, leads, strict=True) if lead)
+        raise ModelError(f"batch axes do not fit each other: {shown}") from None
+    for name, lead in zip(list(arrays), leads, strict=True):
+        shape = shapes[name]
+        if all(size == 1 for size in lead):
+            arrays[name] = arrays[name].reshape(shape)
+        else:
+            arrays[name] = xp.broadcast_to(arrays[name], batch + shape).reshape((-1, *shape))
+    return arrays, tuple(batch)

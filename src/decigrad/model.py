@@ -1,0 +1,458 @@
+"""The model: variables, parameters, an objective and constraints, stated algebraically."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from decigrad import compiled
+from decigrad.canonical import CanonicalForm, canonicalize, check_convex
+from decigrad.errors import InfeasibleError, ModelError, SolveError, UnboundedError, UnsupportedModelError
+from decigrad.expressions.constraint import Constraint
+from decigrad.expressions.expression import (
+    Constant,
+    Expression,
+    Parameter,
+    Variable,
+    as_expression,
+    parameters_of,
+    to_latex,
+    to_text,
+    topological,
+)
+from decigrad.program import QuadraticProgram, RawResult, Solver, Status
+from decigrad.solution import Solution
+
+_FORMS: OrderedDict[Any, CanonicalForm] = OrderedDict()
+_FORMS_KEPT = 256
+
+
+class Model:
+    """An optimization model with parameters.
+
+    >>> import decigrad as dg
+    >>> m = dg.Model("allocation")
+    >>> x = m.continuous("x", shape=3, lb=0.0, ub=1.0)
+    >>> c = m.parameter("cost", shape=3)
+    >>> m.minimize(dg.sum(c * x) + dg.sum(x * x))
+    >>> m.subject_to(dg.sum(x) == 1.0)
+    >>> m.solve({"cost": [0.8, 1.0, 1.2]}).x["x"].round(4)
+    array([0.4333, 0.3333, 0.2333])
+    """
+
+    def __init__(self, name: str = "model") -> None:
+        self.name = name
+        self.variables: dict[str, Variable] = {}
+        self.parameters: dict[str, Parameter] = {}
+        self.constraints: list[Constraint] = []
+        self.objective: Expression | None = None
+        self.sense: str = "minimize"
+        self._form: CanonicalForm | None = None
+
+    # ------------------------------------------------------------------------------------------ stating
+
+    def continuous(self, name: str, shape: Any = (), lb: Any = -np.inf, ub: Any = np.inf) -> Variable:
+        """A real decision variable; `lb`, `ub` are numbers, arrays or expressions in parameters."""
+        return self._variable(name, shape, lb, ub, "continuous")
+
+    def integer(self, name: str, shape: Any = (), lb: Any = -np.inf, ub: Any = np.inf) -> Variable:
+        """An integer decision variable."""
+        return self._variable(name, shape, lb, ub, "integer")
+
+    def binary(self, name: str, shape: Any = ()) -> Variable:
+        """A decision variable that is 0 or 1."""
+        return self._variable(name, shape, 0.0, 1.0, "binary")
+
+    def parameter(
+        self, name: str, value: Any = None, shape: Any = None, *, known: bool = False, nonneg: bool = False
+    ) -> Parameter:
+        """A number or array given at solve time.
+
+        Args:
+            name: the key under which values are given.
+            value: a first value; its shape is the parameter's shape unless `shape` is given.
+            shape: an int or tuple; without value and shape the parameter is a scalar.
+            known: it is given when the decision is made and not predicted (today's capacity).
+            nonneg: it is never negative (checked), so that it may scale convex terms such as `abs`.
+        """
+        self._fresh(name)
+        if shape is None:
+            shape = () if value is None else np.shape(value)
+        parameter = Parameter(name, _shape(shape, name), None, known, nonneg)
+        if value is not None:
+            parameter.value = value
+        self.parameters[name] = parameter
+        self._form = None
+        return parameter
+
+    def minimize(self, objective: Any) -> None:
+        """State the objective, to be minimized."""
+        self._state_objective(objective, "minimize")
+
+    def maximize(self, objective: Any) -> None:
+        """State the objective, to be maximized."""
+        self._state_objective(objective, "maximize")
+
+    def subject_to(self, constraints: Any, name: str | None = None) -> None:
+        """Add a constraint, or an iterable of them; a name labels the multipliers (default: c0, c1, …)."""
+        if isinstance(constraints, Constraint):
+            label = name or constraints.name or f"c{len(self.constraints)}"
+            if any(c.name == label for c in self.constraints):
+                raise ModelError(f"a constraint named {label!r} exists already")
+            self._own(f"constraint {label!r}", constraints.left, constraints.right)
+            self.constraints.append(constraints.named(label))
+            self._form = None
+        elif isinstance(constraints, bool | np.bool_):
+            raise ModelError("subject_to got True/False: the comparison held no variable, or was chained")
+        elif isinstance(constraints, Iterable):
+            for number, constraint in enumerate(constraints):
+                self.subject_to(constraint, f"{name}[{number}]" if name else None)
+        else:
+            raise ModelError(f"subject_to needs constraints, got {type(constraints).__name__}")
+
+    def _variable(self, name: str, shape: Any, lb: Any, ub: Any, kind: str) -> Variable:
+        self._fresh(name)
+        shape = _shape(shape, name)
+        low, high = as_expression(lb), as_expression(ub)
+        for side, bound in (("lb", low), ("ub", high)):
+            if bound.has_variables:
+                raise ModelError(f"{side} of variable {name!r} contains a variable; add a constraint instead")
+            try:
+                fits = np.broadcast_shapes(bound.shape, shape) == shape
+            except ValueError:
+                fits = False
+            if not fits:
+                raise ModelError(f"{side} of variable {name!r} has shape {bound.shape}, which does not fit {shape}")
+        if isinstance(low, Constant) and isinstance(high, Constant) and (low.value > high.value).any():
+            raise ModelError(f"variable {name!r} has a lower bound above its upper bound")
+        variable = Variable(name, shape, low, high, kind)
+        self.variables[name] = variable
+        self._form = None
+        return variable
+
+    def _fresh(self, name: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise ModelError(f"a name must be a non-empty string, got {name!r}")
+        if name in self.variables or name in self.parameters:
+            raise ModelError(f"the name {name!r} is taken in model {self.name!r}")
+
+    def _state_objective(self, objective: Any, sense: str) -> None:
+        objective = as_expression(objective)
+        if objective.size != 1:
+            raise ModelError(f"the objective must be one number, got shape {objective.shape}; use sum()")
+        self._own("the objective", objective)
+        self.objective = objective.reshape(()) if objective.shape else objective
+        self.sense = sense
+        self._form = None
+
+    def _own(self, place: str, *expressions: Expression) -> None:
+        for node in topological(*expressions):
+            if isinstance(node, Variable | Parameter):
+                mine = self.variables.get(node.name) or self.parameters.get(node.name)
+                if mine is not node:
+                    raise ModelError(f"{place} uses {node.name!r}, which belongs to another model")
+
+    # ------------------------------------------------------------------------------------------ solving
+
+    @property
+    def form(self) -> CanonicalForm:
+        """The canonical form. Models of equal structure share one, with its compiled functions."""
+        if self.objective is None:
+            raise ModelError(f"model {self.name!r} has no objective; call minimize or maximize")
+        if not self.variables:
+            raise ModelError(f"model {self.name!r} has no variables")
+        if self._form is None:
+            key = self._structure()
+            if key not in _FORMS:
+                goal = self.objective if self.sense == "minimize" else -self.objective
+                _FORMS[key] = canonicalize(dict(self.variables), dict(self.parameters), goal, self.constraints)
+                if len(_FORMS) > _FORMS_KEPT:
+                    _FORMS.popitem(last=False)
+            self._form = _FORMS[key]
+        return self._form
+
+    def _structure(self) -> Any:
+        """A hashable key: everything about the model but parameter values."""
+        assert self.objective is not None
+        roots = [self.objective]
+        for c in self.constraints:
+            roots += [c.left, c.right]
+        bounds = [b for v in self.variables.values() for b in (v.lb, v.ub)]
+        nodes = topological(*roots, *bounds)
+        number = {id(node): i for i, node in enumerate(nodes)}
+        described = tuple(_described(node, number) for node in nodes)
+        constraints = tuple((c.sense, c.name) for c in self.constraints)
+        variables = tuple((v.name, v.shape, v.kind) for v in self.variables.values())
+        parameters = tuple((p.name, p.shape, p.nonneg) for p in self.parameters.values())
+        order = tuple(number[id(r)] for r in [*roots, *bounds])
+        return described, constraints, variables, parameters, order, self.sense
+
+    def values(self, params: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """All parameter values: those given, completed by each parameter's own `.value`.
+
+        Raises:
+            ModelError: unknown name, wrong shape, NaN or infinite entries, or a value that is missing.
+        """
+        given = dict(params or {})
+        self.check_names(given)
+        found = {}
+        for name, parameter in self.parameters.items():
+            if name in given:
+                found[name] = parameter.validated(given[name])
+            elif parameter.value is not None:
+                found[name] = parameter.value
+            else:
+                raise ModelError(
+                    f"parameter {name!r} has no value: pass it to solve({{{name!r}: ...}}) or set its .value"
+                )
+        return found
+
+    def check_names(self, given: Iterable[str]) -> None:
+        """Refuse names that are not parameters of this model."""
+        for name in given:
+            if name not in self.parameters:
+                near = _nearest(str(name), self.parameters)
+                raise ModelError(f"model {self.name!r} has no parameter {name!r}{near}")
+
+    def solve(
+        self,
+        params: Mapping[str, Any] | None = None,
+        *,
+        solver: str | Solver = "auto",
+        throw: bool = True,
+        time_limit: float | None = None,
+        max_iterations: int | None = None,
+    ) -> Solution:
+        """Solve the model at one set of parameter values.
+
+        Args:
+            params: values by parameter name; missing ones are taken from `.value`.
+            solver: "auto", "daqp", "highs", "interior-point", or a solver object.
+            throw: raise when the solve does not end optimal; else the solution carries the status.
+            time_limit: seconds, for solvers that take one.
+            max_iterations: for solvers that take one.
+
+        Raises:
+            ModelError: parameters missing, unknown or of wrong shape.
+            UnsupportedModelError, NonConvexError: the model is outside what can be solved.
+            InfeasibleError, UnboundedError, SolveError: with `throw`; `.solution` has the certificate.
+        """
+        values = self.values(params)
+        form = self.form
+        start = time.perf_counter()
+        program = compiled.programs(form, values, frozenset())
+        chosen, why = resolve(solver, program, time_limit, max_iterations)
+        if form.depends("P"):
+            check_convex(program.P.__class__(*(leaf[0] for leaf in _leaves(program.P))))
+        raw = run(form, chosen, program)
+        seconds = time.perf_counter() - start
+        solution = self._solution(form, values, program, raw, chosen, why, seconds)
+        if throw and solution.status != Status.OPTIMAL:
+            raise failure(self.name, solution)
+        return solution
+
+    def _solution(
+        self,
+        form: CanonicalForm,
+        values: dict[str, np.ndarray],
+        program: QuadraticProgram,
+        raw: RawResult,
+        solver: Solver,
+        why: str,
+        seconds: float,
+    ) -> Solution:
+        status = Status(int(raw.status[0]))
+        sign = 1.0 if self.sense == "minimize" else -1.0
+        stats = {
+            "solver": solver.name,
+            "why": why,
+            "iterations": int(raw.iterations[0]),
+            "seconds": seconds,
+        }
+        solution = Solution(
+            x=form.split(raw.x[0]),
+            objective=sign * float(np.asarray(program.objective(raw.x))[0]),
+            duals=form.multipliers(raw.y[0], raw.z[0], raw.w[0]),
+            status=status,
+            stats=stats,
+            _form=form,
+            _values=values,
+            _program=program,
+            _raw=raw,
+            _sense=sign,
+        )
+        if status in (Status.PRIMAL_INFEASIBLE, Status.UNBOUNDED, Status.NUMERICAL_ERROR, Status.ITERATION_LIMIT):
+            explain(solution, form, program)
+        return solution
+
+    # ------------------------------------------------------------------------------------------ showing
+
+    def __str__(self) -> str:
+        lines = [f"{self.sense} {to_text(self.objective) if self.objective is not None else '(nothing yet)'}"]
+        if self.constraints:
+            lines.append("subject to")
+            width = max(len(c.name or "") for c in self.constraints)
+            lines += [f"  {(c.name or '').ljust(width)}  {c}" for c in self.constraints]
+        lines.append("variables")
+        for v in self.variables.values():
+            lines.append(f"  {_signature(v.name, v.shape)}  {v.kind}{_range_text(v)}")
+        if self.parameters:
+            lines.append("parameters")
+            for p in self.parameters.values():
+                marks = (["known"] if p.known else []) + (["nonneg"] if p.nonneg else [])
+                state = "no value" if p.value is None else "has a value"
+                lines.append(f"  {_signature(p.name, p.shape)}  {', '.join([*marks, state])}")
+        return f"Model {self.name!r}\n" + "\n".join("  " + line for line in lines)
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name!r}: {len(self.variables)} variables, {len(self.constraints)} constraints>"
+
+    def _repr_latex_(self) -> str:
+        goal = to_latex(self.objective) if self.objective is not None else r"\text{(nothing yet)}"
+        word = r"\min" if self.sense == "minimize" else r"\max"
+        rows = [rf"{word} \quad & {goal}"]
+        lead = r"\text{s.t.} \quad & "
+        for c in self.constraints:
+            rows.append(lead + c.to_latex())
+            lead = " & "
+        return "$$\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}$$"
+
+    def summary(self) -> str:
+        """Size, class, and which data of the program depend on which parameters."""
+        form = self.form
+        kind = {"zero": "linear program", "diagonal": "quadratic program (separable)"}.get(
+            form.curvature, f"quadratic program ({form.curvature} curvature)"
+        )
+        if form.integer:
+            kind = "mixed-integer " + kind
+        me, mi = form.blocks["b"].shape[0], form.blocks["h"].shape[0]
+        lines = [
+            f"Model {self.name!r}: {kind}",
+            f"  {form.num_user} variables ({len(form.integer)} integer), {form.n - form.num_user} auxiliary",
+            f"  {me} equality rows, {mi} inequality rows",
+        ]
+        parts = {"cost": ("q", "r"), "curvature": ("P",), "equality matrix": ("A",), "equality right-hand side": ("b",),
+                 "inequality matrix": ("G",), "inequality right-hand side": ("h",), "bounds": ("lb", "ub")}  # fmt: skip
+        for label, names in parts.items():
+            found = form.depends(*names)
+            if found:
+                lines.append(f"  {label} depends on {', '.join(sorted(found))}")
+        unused = set(self.parameters) - form.depends(*(n for names in parts.values() for n in names))
+        if unused:
+            lines.append(f"  unused parameters: {', '.join(sorted(unused))}")
+        return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------ shared with the layer
+
+
+def resolve(
+    solver: str | Solver,
+    program: QuadraticProgram,
+    time_limit: float | None = None,
+    max_iterations: int | None = None,
+) -> tuple[Solver, str]:
+    """The solver object for a program, and the reason for it; refuses what the solver cannot take."""
+    from decigrad.solvers.automatic import by_name, choose
+
+    found = by_name(solver)
+    chosen, why = choose(program) if found is None else (found, "asked for")
+    refusal = chosen.refuses(program)
+    if refusal:
+        raise UnsupportedModelError(f"solver {chosen.name!r} does not take this model: {refusal}")
+    for option, value in (("time_limit", time_limit), ("max_iterations", max_iterations)):
+        if value is not None:
+            if option not in {f.name for f in dataclasses.fields(chosen)}:  # type: ignore[arg-type]
+                raise ModelError(f"solver {chosen.name!r} has no option {option!r}")
+            chosen = dataclasses.replace(chosen, **{option: value})  # type: ignore[type-var]
+    return chosen, why
+
+
+def run(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> RawResult:
+    """Any solver on a batched NumPy program, outside a trace."""
+    return solver(program) if solver.host else compiled.device_solve(form, solver, program)
+
+
+def explain(solution: Solution, form: CanonicalForm, program: QuadraticProgram) -> None:
+    """Add the certificate, the conflict or the ray to a solution that failed; corrects the status."""
+    from decigrad.solvers.diagnosis import diagnose
+
+    found = diagnose(program, solution.status)
+    solution.status = found.status
+    if found.certificate is not None:
+        solution.duals = form.multipliers(found.certificate.y, found.certificate.z, found.certificate.w)
+    if found.status == Status.PRIMAL_INFEASIBLE:
+        solution.conflict = [form.describe(kind, position) for kind, position in found.conflict]
+    if found.status == Status.UNBOUNDED and found.ray is not None:
+        solution.ray = form.split(found.ray)
+
+
+def failure(name: str, solution: Solution, sample: Any = None) -> SolveError:
+    """The exception for a solution that is not optimal, naming the model, the sample and the cause."""
+    where = f"model {name!r}" + (f", sample {sample}" if sample is not None else "")
+    status = solution.status
+    if status == Status.PRIMAL_INFEASIBLE:
+        clash = "; ".join(solution.conflict) or "unknown"
+        return InfeasibleError(f"{where} is infeasible: these constraints clash: {clash}", solution)
+    if status == Status.UNBOUNDED:
+        moved = [n for n, d in (solution.ray or {}).items() if np.abs(d).max(initial=0.0) > 1e-9]
+        return UnboundedError(
+            f"{where} is unbounded: the objective improves without limit as {', '.join(moved) or 'variables'} "
+            f"run away along solution.ray; add bounds",
+            solution,
+        )
+    return SolveError(f"{where} ended with {status.name}: {status.advice}", solution)
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return [getattr(tree, f.name) for f in dataclasses.fields(tree)]
+
+
+def _described(node: Expression, number: dict[int, int]) -> Any:
+    if isinstance(node, Constant):
+        return node.shape, node.value.tobytes()
+    if isinstance(node, Variable | Parameter):
+        return type(node).__name__, node.name
+    attribute = node.attribute.key() if node.operation == "gather" else node.attribute
+    return node.operation, attribute, tuple(number[id(a)] for a in node.arguments)
+
+
+def _shape(shape: Any, name: str) -> tuple[int, ...]:
+    try:
+        found = (int(shape),) if isinstance(shape, int | np.integer) else tuple(int(s) for s in shape)
+    except (TypeError, ValueError):
+        raise ModelError(f"shape of {name!r} must be an int or a tuple of ints, got {shape!r}") from None
+    if any(s < 1 for s in found):
+        raise ModelError(f"shape of {name!r} must have positive entries, got {found}")
+    return found
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    import difflib
+
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(names) or 'none'}"
+
+
+def _signature(name: str, shape: tuple[int, ...]) -> str:
+    return name + (str(list(shape)) if shape else "")
+
+
+def _range_text(v: Variable) -> str:
+    ends = []
+    for bound, sense in ((v.lb, ">="), (v.ub, "<=")):
+        if isinstance(bound, Constant) and np.isinf(bound.value).all():
+            continue
+        ends.append(f"{sense} {to_text(bound)}")
+    return (", " + ", ".join(ends)) if ends and v.kind != "binary" else ""
+
+
+def parameters_in(expression: Expression) -> set[str]:
+    """Names of the parameters in an expression."""
+    return set(parameters_of(expression))
