@@ -243,8 +243,11 @@ class Solver(Protocol):
     judged by static facts alone (shapes, operator types, `integer`, `linear`), or returns None.
     """
 
-    name: str
-    host: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def host(self) -> bool: ...
 
     def refuses(self, program: QuadraticProgram) -> str | None: ...
 

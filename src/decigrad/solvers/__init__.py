@@ -1,0 +1,33 @@
+"""Solvers: each takes a batch of programs and returns one raw result.
+
+Importing this package imports no solver library; each is loaded where it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from decigrad.solvers.automatic import NAMES, by_name, choose
+
+if TYPE_CHECKING:
+    from decigrad.solvers.daqp import DAQP
+    from decigrad.solvers.diagnosis import Diagnosis, diagnose
+    from decigrad.solvers.highs import HiGHS
+    from decigrad.solvers.interior_point import InteriorPoint
+
+_LAZY = {
+    "DAQP": "daqp",
+    "HiGHS": "highs",
+    "InteriorPoint": "interior_point",
+    "Diagnosis": "diagnosis",
+    "diagnose": "diagnosis",
+}
+
+__all__ = ["DAQP", "HiGHS", "InteriorPoint", "Diagnosis", "NAMES", "by_name", "choose", "diagnose"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"decigrad.solvers.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'decigrad.solvers' has no attribute {name!r}")

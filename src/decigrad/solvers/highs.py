@@ -9,6 +9,7 @@ so that a sample's answer depends on its own data alone.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -145,6 +146,18 @@ class HiGHS:
         return options
 
 
+@functools.cache
+def _quiet() -> Any:
+    """The HiGHS class without callbacks: registering them prints a banner that no option prevents."""
+    import highspy
+
+    class Quiet(highspy.Highs):
+        def enableCallbacks(self) -> None:
+            self.setOptionValue("output_flag", False)
+
+    return Quiet
+
+
 class LinearModel:
     """One persistent HiGHS model: min cᵀx s.t. lower ≤ C x ≤ upper (rows), lb ≤ x ≤ ub.
 
@@ -156,9 +169,8 @@ class LinearModel:
 
         self._api = highspy
         self._integer = integer
-        self._highs: Any = highspy.Highs()
+        self._highs: Any = _quiet()()
         settings: dict[str, Any] = {
-            "output_flag": False,
             "parallel": "off",
             "random_seed": 0,
             # Presolve pays in branch and bound; for one linear program it doubles the time.

@@ -164,12 +164,13 @@ def active_set(program: QuadraticProgram, x: Array, z: Array, w: Array) -> tuple
 
     A row or bound is active when the force of its multiplier, |z_i|·‖G_i‖∞ or |w_j|, exceeds 1e-10 of the
     objective's gradient. At a verified solution complementarity then says that its slack is zero; a
-    constraint that merely touches (zero multiplier) is inactive.
+    constraint that merely touches (zero multiplier) is inactive. A variable with lb = ub is always fixed.
     """
     threshold = WEAKLY_ACTIVE * gradient_scale(program, x)[:, None]
     row_norm = np.abs(program.G.matrix).max(axis=-1, initial=0.0)
     active = z * row_norm > threshold
-    fixed = np.where(np.abs(w) > threshold, np.sign(w), 0.0).astype(np.int8)
+    held = (program.lb == program.ub) | (np.abs(w) > threshold)
+    fixed = np.where(held, np.where(w < 0, -1, 1), 0).astype(np.int8)
     return active, fixed
 
 
@@ -258,7 +259,7 @@ def _polish(
             continue
         part = program.sample(int(i))
         one = RawResult(**{name: value[i : i + 1] for name, value in vars(raw).items()})
-        better = polish(part, one)
+        better, _ = polish(part, one)
         left = float(kkt_residual(part, better.x, better.y, better.z, better.w)[0])
         if left < residual[i]:
             residual[i] = left

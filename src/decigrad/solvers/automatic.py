@@ -1,0 +1,118 @@
+"""Which solver: by name, or chosen from the structure of a program, with the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from decigrad.program import Diagonal, LowRank, QuadraticProgram, Solver
+
+__all__ = ["NAMES", "by_name", "choose"]
+
+_DENSE_LIMIT = 300
+"""Variables up to which the active-set method beats the interior point on dense matrices: its work grows
+with the active constraints, that of the interior point with the cube of the size at every step."""
+
+_DIAGONAL_LIMIT = 60
+"""The same for diagonal curvature, which the interior point reduces to the equalities alone."""
+
+
+def choose(program: QuadraticProgram, *, jit: bool = False) -> tuple[Solver, str]:
+    """A solver for this class of programs and the reason for it.
+
+    Args:
+        program: single or batched; only its static facts are read (shapes, operator types, batch axes,
+            `integer`, `linear`), so it may hold JAX tracers.
+        jit: whether the call is traced, where a solver on the host costs one callback for each batch.
+
+    Raises:
+        ValueError: for a quadratic objective with integer variables.
+    """
+    n = program.n
+    if program.integer and not program.linear:
+        raise ValueError(
+            f"a quadratic objective with {len(program.integer)} integer variables (MIQP) needs a solver "
+            "such as SCIP, which decigrad does not call yet. State the objective linearly (abs and maximum are "
+            "reformulated as linear programs) or relax the integers to continuous variables"
+        )
+    if program.integer:
+        return _highs(), f"HiGHS: {len(program.integer)} integer variables, linear objective"
+    if program.linear:
+        return _highs(), "HiGHS: the objective is linear, so a vertex is optimal and simplex finds it exactly"
+    if isinstance(program.P, LowRank) and program.P.factor.shape[-2] < n:
+        rank = program.P.factor.shape[-2]
+        return (
+            _interior_point(),
+            f"interior point: the curvature is diagonal plus rank {rank} of {n} variables",
+        )
+    if isinstance(program.P, Diagonal) and n > _DIAGONAL_LIMIT:
+        return _interior_point(), f"interior point: the curvature is diagonal with {n} variables"
+    if n > _DENSE_LIMIT:
+        return _interior_point(), f"interior point: dense with {n} variables, above {_DENSE_LIMIT}"
+    if jit:
+        return _interior_point(), "interior point: inside jit, where it needs no call to the host"
+    leaves = (*vars(program.P).values(), program.A.matrix, program.G.matrix)
+    shared = program.q.ndim == 1 or all(leaf.shape[0] == 1 for leaf in leaves)
+    matrices = "one factorization serves the batch" if shared else "matrices that differ by sample"
+    return _daqp(), f"DAQP: a small quadratic program ({n} variables), {matrices}"
+
+
+def by_name(
+    name: str | Solver, *, program: QuadraticProgram | None = None, jit: bool = False
+) -> tuple[Solver, str]:
+    """The solver called `name` ("auto", "daqp", "highs", "interior-point") and the reason; a solver as it is.
+
+    Args:
+        name: a name from `NAMES`, or a solver of your own.
+        program: read by "auto", and checked against what the solver refuses; required for "auto".
+        jit: passed on to `choose`.
+
+    Raises:
+        ValueError: for an unknown name, or where the solver refuses the program.
+        TypeError: for something that is neither a name nor a solver.
+    """
+    if isinstance(name, str) and name == "auto":
+        if program is None:
+            raise ValueError('solver="auto" chooses by the program: pass program=')
+        return choose(program, jit=jit)
+    if isinstance(name, str):
+        if name not in _MAKERS:
+            raise ValueError(
+                f"unknown solver {name!r}: choose one of {', '.join(map(repr, NAMES))} or pass a solver"
+            )
+        solver = _MAKERS[name]()
+    elif callable(name) and hasattr(name, "refuses") and hasattr(name, "host"):
+        solver = name
+    else:
+        raise TypeError(
+            f"solver must be one of {', '.join(map(repr, NAMES))} or a solver object, got {name!r}"
+        )
+    if program is not None and (reason := solver.refuses(program)):
+        raise ValueError(f"solver {solver.name!r} does not take this program: {reason}")
+    return solver, f"{solver.name}: asked for"
+
+
+def _daqp() -> Solver:
+    from decigrad.solvers.daqp import DAQP
+
+    return DAQP()
+
+
+def _highs() -> Solver:
+    from decigrad.solvers.highs import HiGHS
+
+    return HiGHS()
+
+
+def _interior_point() -> Solver:
+    from decigrad.solvers.interior_point import InteriorPoint
+
+    return InteriorPoint()
+
+
+_MAKERS: dict[str, Callable[[], Solver]] = {
+    "daqp": _daqp,
+    "highs": _highs,
+    "interior-point": _interior_point,
+}
+NAMES = ("auto", *_MAKERS)
+"""The names that `by_name` knows."""
