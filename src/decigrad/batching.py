@@ -69,7 +69,7 @@ def host_call(function: Callable[..., Any], result: Any, *arguments: Any) -> Any
         flat = [a.astype(np.float64) if a.dtype == np.float32 else a for a in flat]
         out = function(*jax.tree_util.tree_unflatten(structure, flat))
         return jax.tree_util.tree_map(
-            lambda a, r: np.ascontiguousarray(np.asarray(a).reshape(lead + r.shape), dtype=r.dtype), out, result
+            lambda a, r: np.array(np.asarray(a).reshape(lead + r.shape), dtype=r.dtype, order="C"), out, result
         )
 
     return jax.pure_callback(on_host, result, *leaves, vmap_method="expand_dims")

@@ -153,7 +153,7 @@ class Model:
     def _own(self, place: str, *expressions: Expression) -> None:
         for node in topological(*expressions):
             if isinstance(node, Variable | Parameter):
-                mine = self.variables.get(node.name) or self.parameters.get(node.name)
+                mine = self.variables.get(node.name, self.parameters.get(node.name))
                 if mine is not node:
                     raise ModelError(f"{place} uses {node.name!r}, which belongs to another model")
 
@@ -358,13 +358,12 @@ def resolve(
     max_iterations: int | None = None,
 ) -> tuple[Solver, str]:
     """The solver object for a program, and the reason for it; refuses what the solver cannot take."""
-    from decigrad.solvers.automatic import by_name, choose
+    from decigrad.solvers.automatic import by_name
 
-    found = by_name(solver)
-    chosen, why = choose(program) if found is None else (found, "asked for")
-    refusal = chosen.refuses(program)
-    if refusal:
-        raise UnsupportedModelError(f"solver {chosen.name!r} does not take this model: {refusal}")
+    try:
+        chosen, why = by_name(solver, program=program)
+    except ValueError as error:
+        raise UnsupportedModelError(str(error)) from None
     for option, value in (("time_limit", time_limit), ("max_iterations", max_iterations)):
         if value is not None:
             if option not in {f.name for f in dataclasses.fields(chosen)}:  # type: ignore[arg-type]
