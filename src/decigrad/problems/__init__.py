@@ -17,6 +17,7 @@ from decigrad.problems.battery import (
 from decigrad.problems.portfolio import (
     FactorCovariance,
     PortfolioPeriods,
+    SharedLinear,
     factor_covariance,
     load_sp500_prices,
     portfolio_model,
@@ -37,6 +38,7 @@ __all__ = [
     "load_battery_days",
     "FactorCovariance",
     "PortfolioPeriods",
+    "SharedLinear",
     "factor_covariance",
     "load_sp500_prices",
     "portfolio_model",
