@@ -97,6 +97,7 @@ def low_rank(rng: np.random.Generator, batch: int = 4, n: int = 15, k: int = 3) 
     factor = rng.standard_normal((1, k, n))
     P = LowRank(0.05 + 0.1 * rng.random((1, n)), factor, 0.1 + rng.random((1, k)))
     G = (rng.random((1, n)) < 0.4).astype(float)
+    G[0, 0] = 0.0
     return program(P, -rng.random((batch, n)), np.ones((1, n)), np.ones(1), G, np.array([0.5]), lb=0.0)
 
 

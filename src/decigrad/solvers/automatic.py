@@ -31,7 +31,7 @@ def choose(program: QuadraticProgram, *, jit: bool = False) -> tuple[Solver, str
     if program.integer and not program.linear:
         raise ValueError(
             f"a quadratic objective with {len(program.integer)} integer variables (MIQP) needs a solver "
-            "such as SCIP, which decigrad does not call yet. State the objective linearly (abs and maximum are "
+            "such as SCIP, which decigrad does not call yet. State the objective linearly (abs, maximum are "
             "reformulated as linear programs) or relax the integers to continuous variables"
         )
     if program.integer:

@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 
 from decigrad.program import Array, QuadraticProgram, RawResult, Status
-from decigrad.solvers.verification import Curvature, blank, curvature, invalid, scatter, settle, stack
+from decigrad.solvers.verification import (
+    Curvature,
+    blank,
+    curvature,
+    invalid,
+    power_of_two,
+    scatter,
+    settle,
+    stack,
+    unit_scale,
+)
 
 __all__ = ["DAQP"]
 
@@ -137,10 +147,10 @@ class _Scaled:
         diagonal = np.abs(np.diagonal(P, axis1=-2, axis2=-1))
         largest = diagonal.max(axis=-1, keepdims=True, initial=0.0)
         unit = np.where(largest > 0, np.maximum(diagonal, 1e-10 * largest), 1.0)
-        self.column = _power_of_two(1.0 / np.sqrt(unit))
+        self.column = power_of_two(1.0 / np.sqrt(unit))
         C = C * self.column[:, None, :]
         size = np.abs(C).max(axis=-1, initial=0.0)
-        self.row = _power_of_two(np.where(size > 0, 1.0 / np.where(size > 0, size, 1.0), 1.0))
+        self.row = unit_scale(C)[..., 0]
         self.C = np.ascontiguousarray(C * self.row[:, :, None])
         self.q = np.ascontiguousarray(program.q * self.column)
         self.unit = np.ones((1, 1))
@@ -148,8 +158,7 @@ class _Scaled:
         if largest.any():
             self.P = np.ascontiguousarray(self.column[:, :, None] * P * self.column[:, None, :])
         else:  # a linear program, for DAQP without P: the largest cost becomes one
-            size_q = np.abs(self.q).max(axis=-1, keepdims=True, initial=0.0)
-            self.unit = _power_of_two(1.0 / np.where(size_q > 0, size_q, 1.0))
+            self.unit = unit_scale(self.q)
             self.q = self.q * self.unit
 
         p = program.num_equalities
@@ -221,8 +230,3 @@ def _afresh(solve: Any, settings: dict, scaled: _Scaled, raw: RawResult, multipl
         raw.iterations[i] = info["iterations"]
         flags.append(flag)
     return flags
-
-
-def _power_of_two(values: Array) -> Array:
-    """The nearest power of two: multiplying by it loses no digit."""
-    return np.exp2(np.round(np.log2(values)))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from decigrad.program import Array, QuadraticProgram, RawResult, Status
-from decigrad.solvers.verification import blank, failed, invalid, scatter, settle, stack
+from decigrad.solvers.verification import blank, failed, invalid, scatter, settle, stack, unit_scale
 
 __all__ = ["HiGHS", "LinearModel"]
 
@@ -117,7 +117,9 @@ class HiGHS:
         raw = blank(program)
         p = program.num_equalities
         none = np.full((1, program.num_inequalities), -np.inf)
-        A, G, q, lb, ub = program.A.matrix, program.G.matrix, program.q, program.lb, program.ub
+        A, G, lb, ub = program.A.matrix, program.G.matrix, program.lb, program.ub
+        unit = unit_scale(program.q)  # the largest cost becomes one: dual tolerances are absolute
+        q = program.q * unit
         above, below = stack([program.b, program.h], axis=1), stack([program.b, none], axis=1)
         model = LinearModel(integer, self._options())
         for i in range(len(raw.x)):
@@ -137,7 +139,7 @@ class HiGHS:
                 raw.x[i], force, raw.w[i] = model.solution()
                 raw.y[i] = force[:p]
                 raw.z[i] = np.maximum(force[p:], 0.0)
-        return raw
+        return raw.replace(y=raw.y / unit, z=raw.z / unit, w=raw.w / unit)
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"mip_rel_gap": self.mip_gap, "mip_abs_gap": 0.0}
@@ -161,7 +163,8 @@ def _quiet() -> Any:
 class LinearModel:
     """One persistent HiGHS model: min cᵀx s.t. lower ≤ C x ≤ upper (rows), lb ≤ x ≤ ub.
 
-    Each `run` starts from the slack basis, whatever was solved before.
+    Each `run` starts from the slack basis, whatever was solved before. Linear programs are scaled here, by
+    powers of two that depend on C alone: HiGHS would keep the scale factors of the first costs it saw.
     """
 
     def __init__(self, integer: tuple[int, ...] = (), options: dict[str, Any] | None = None) -> None:
@@ -176,6 +179,7 @@ class LinearModel:
             # Presolve pays in branch and bound; for one linear program it doubles the time.
             "presolve": "on" if integer else "off",
             "solver": "choose" if integer else "simplex",
+            "simplex_scale_strategy": 2 if integer else 0,  # 2: HiGHS's own choice
             "primal_feasibility_tolerance": 1e-10,
             "dual_feasibility_tolerance": 1e-10,
             "mip_feasibility_tolerance": 1e-9,
@@ -195,14 +199,20 @@ class LinearModel:
         """State the model. `matrix` [m, n] is dense; its zeros are dropped."""
         m, n = matrix.shape
         column, row = np.nonzero(matrix.T)
+        values = np.ascontiguousarray(matrix.T[column, row])
+        self._row_scale, self._scale = np.ones(m), np.ones(n)
+        if not self._integer:
+            self._row_scale, self._scale = _scales(row, column, np.abs(values), m, n)
+            values *= self._row_scale[row] * self._scale[column]
         lp = self._api.HighsLp()
         lp.num_col_, lp.num_row_ = n, m
-        lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, lower, upper
-        lp.row_lower_, lp.row_upper_ = row_lower, row_upper
+        lp.col_cost_ = cost * self._scale
+        lp.col_lower_, lp.col_upper_ = lower / self._scale, upper / self._scale
+        lp.row_lower_, lp.row_upper_ = row_lower * self._row_scale, row_upper * self._row_scale
         lp.a_matrix_.format_ = self._api.MatrixFormat.kColwise
         lp.a_matrix_.start_ = np.searchsorted(column, np.arange(n + 1)).astype(np.int32)
         lp.a_matrix_.index_ = row.astype(np.int32)
-        lp.a_matrix_.value_ = np.ascontiguousarray(matrix.T[column, row])
+        lp.a_matrix_.value_ = values
         if self._integer:
             kinds = [self._api.HighsVarType.kContinuous] * n
             for j in self._integer:
@@ -219,11 +229,13 @@ class LinearModel:
     ) -> None:
         """Replace the costs, the row limits (lower, upper) or the bounds (lower, upper)."""
         if cost is not None:
-            self._highs.changeColsCost(len(cost), self._columns, cost)
+            self._highs.changeColsCost(len(cost), self._columns, cost * self._scale)
         if rows is not None and len(self._rows):
-            self._highs.changeRowsBounds(len(self._rows), self._rows, *rows)
+            scaled = [limit * self._row_scale for limit in rows]
+            self._highs.changeRowsBounds(len(self._rows), self._rows, *scaled)
         if bounds is not None:
-            self._highs.changeColsBounds(len(self._columns), self._columns, *bounds)
+            scaled = [limit / self._scale for limit in bounds]
+            self._highs.changeColsBounds(len(self._columns), self._columns, *scaled)
 
     def run(self, time_limit: float = float("inf")) -> Status:
         """Solve from the slack basis."""
@@ -257,10 +269,30 @@ class LinearModel:
     def solution(self) -> tuple[Array, Array, Array]:
         """(x, row multipliers, bound multipliers), with the signs of `program.py`."""
         found = self._highs.getSolution()
-        rows, columns = np.array(found.row_dual), np.array(found.col_dual)
+        x = np.array(found.col_value) * self._scale
         if self._integer:
-            rows, columns = np.zeros(len(self._rows)), np.zeros(len(self._columns))
-        return np.array(found.col_value), -rows, -columns
+            return x, np.zeros(len(self._rows)), np.zeros(len(self._columns))
+        rows, columns = np.array(found.row_dual), np.array(found.col_dual)
+        return x, -rows * self._row_scale, -columns / self._scale
+
+
+def _scales(row: Array, column: Array, size: Array, m: int, n: int) -> tuple[Array, Array]:
+    """Row and column factors, powers of two, that bring the entries of a matrix near one.
+
+    Two rounds of geometric scaling: each line by the inverse root of (least · greatest entry). Matrices
+    whose entries lie between 0.2 and 5 are left alone.
+    """
+    factors = np.ones(m), np.ones(n)
+    if not len(size) or (size.min() >= 0.2 and size.max() <= 5.0):
+        return factors
+    for line, factor in ((row, factors[0]), (column, factors[1])) * 2:
+        now = size * factors[0][row] * factors[1][column]
+        low, high = np.full(len(factor), np.inf), np.zeros(len(factor))
+        np.minimum.at(low, line, now)
+        np.maximum.at(high, line, now)
+        used = high > 0
+        factor[used] *= np.exp2(-np.round(0.5 * np.log2(low[used] * high[used])))
+    return factors
 
 
 def _at(i: int, *leaves: Array) -> tuple[Array, ...]:

@@ -20,9 +20,11 @@ __all__ = [
     "failed",
     "invalid",
     "kkt_residual",
+    "power_of_two",
     "scatter",
     "settle",
     "stack",
+    "unit_scale",
 ]
 
 WEAKLY_ACTIVE = 1e-10
@@ -179,6 +181,17 @@ def stack(parts: list[Array], axis: int) -> Array:
     B = max(len(part) for part in parts)
     wide = [np.broadcast_to(part, (B, *part.shape[1:])) for part in parts]
     return np.ascontiguousarray(np.concatenate(wide, axis=axis))
+
+
+def power_of_two(values: Array) -> Array:
+    """The nearest power of two: multiplying by it loses no digit."""
+    return np.exp2(np.round(np.log2(values)))
+
+
+def unit_scale(values: Array) -> Array:
+    """The power of two, per line of the last axis, that brings its largest entry near one; 1 for zeros."""
+    largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
+    return power_of_two(1.0 / np.where(largest > 0, largest, 1.0))
 
 
 def blank(program: QuadraticProgram) -> RawResult:
