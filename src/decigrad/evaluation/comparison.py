@@ -202,11 +202,11 @@ class ComparisonData:
         gain, difference = self.gain(method), self.difference(method)
         relative = gain.known and bool(np.isfinite(gain.estimate))
         interval = gain if relative else difference
-        unit = " %" if relative else (f" {self.unit}" if self.unit else "")
+        unit = "\u00a0%" if relative else (f"\u00a0{self.unit}" if self.unit else "")
         direction = "less" if interval.estimate > 0 else "more"
         amount = f"{format_number(abs(interval.estimate), 3)}{unit} {direction}"
         if interval.known:
-            level = f"{100 * self.confidence:.4g} % confidence interval of the gain"
+            level = f"{100 * self.confidence:.4g}\u00a0% confidence interval of the gain"
             level += " (jointly for all methods)" if len(self.challengers) > 1 else ""
             ends = f"{level} {signed(interval.low)} to {signed(interval.high)}{unit}, {interval.method}"
         else:
@@ -214,7 +214,10 @@ class ComparisonData:
         clear = interval.excludes_zero and interval.estimate * difference.estimate > 0
         if clear:
             word, kind = ("beats", "gain") if interval.estimate > 0 else ("loses to", "loss")
-            return Verdict(f"{method} {word} {self.baseline}: {change}, {amount} ({ends}).", kind, method)
+            text = f"{method} {word} {self.baseline}: {change}, {amount} ({ends})."
+            if len(self.seeds) == 1:
+                text += " This is one seed; training on another draw of the data may turn out otherwise."
+            return Verdict(text, kind, method)
         if not interval.known:
             why = "one run cannot tell a difference from chance"
         elif interval.excludes_zero:

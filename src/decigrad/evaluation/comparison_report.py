@@ -85,14 +85,14 @@ def _verdicts(report: Report, data: ComparisonData) -> None:
                 data.estimate(data.baseline, "mean_regret").mean,
                 data.estimate(best, "mean_regret").mean,
             )
-            lead = f"{best} has the smallest mean regret of the {len(data.challengers)} methods tried"
+            lead = f"**{best}** has the smallest mean regret of the {len(data.challengers)} methods tried"
             lead += "." if score <= base else f", and it is still larger than that of {data.baseline}."
             report.text(f"{lead} The others:")
             for method in others:
                 report.verdict(verdicts[method].text, verdicts[method].kind)
-        if all(v.kind == "loss" for v in verdicts.values()):
+        if all(v.kind == "loss" for v in verdicts.values()) and len(data.seeds) > 1:
             report.text(f"**Decision-focused training lost here: use {data.baseline}.**")
-        elif not any(v.kind == "gain" for v in verdicts.values()):
+        elif all(v.kind == "tie" for v in verdicts.values()):
             report.text(
                 "Nothing here shows that decision-focused training pays on this problem; more test instances "
                 "or seeds would narrow the intervals."
@@ -179,7 +179,7 @@ def _pictures(report: Report, data: ComparisonData) -> None:
             intervals = {m: data.gain(m) for m in data.challengers}
             report.figure(
                 figures.gain_by_seed(gains, intervals, baseline=data.baseline),
-                f"Gain over {data.baseline}: a dot a seed, the diamond is the estimate, the bar its interval.",
+                f"Gain over {data.baseline}: dots are seeds, diamond and bar the estimate and interval.",
                 "; ".join(f"{m}: gain {intervals[m]} percent" for m in data.challengers),
             )
     report.figure(
@@ -222,7 +222,7 @@ def _decisions(report: Report, data: ComparisonData) -> None:
     chosen = list(dict.fromkeys(int(i) for i in (order[-1], order[len(order) // 2], order[0])))
     words = [
         "largest gain",
-        "median",
+        "median gain",
         "largest loss" if ours.regret[order[0]] > base.regret[order[0]] else "least gain",
     ]
     words = words[: len(chosen)]

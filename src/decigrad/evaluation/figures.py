@@ -210,10 +210,11 @@ def decision_bars(
     stack = np.stack([np.atleast_2d(np.asarray(a, dtype=float)) for a in (before, after, optimal)])
     _, instances, n = stack.shape
     names_of = [str(s) for s in labels] if labels is not None else [str(j) for j in range(n)]
-    columns = min(instances, 3)
+    # Many components get a row for each instance.
+    columns = min(instances, 3) if n <= 12 else 1
     rows = -(-instances // columns)
-    wide = WIDTH if instances == 1 else WIDTH * 1.9
-    figure, panels = _figure(wide, 2.9 * rows + 0.4, rows, columns, sharey=True)
+    wide = WIDTH if instances == 1 and n <= 12 else WIDTH * 1.9
+    figure, panels = _figure(wide, (2.9 if n <= 12 else 2.3) * rows + 0.4, rows, columns, sharey=True)
     tones = (BASELINE_COLOUR, PALETTE[0], PALETTE[4])
     where = np.arange(n)
     for k, axes in enumerate(panels):
@@ -226,19 +227,19 @@ def decision_bars(
                 stack[j, k],
                 width=0.25,
                 color=tones[j],
-                hatch="///" if j == 2 else "",
+                hatch="///" if j == 2 and n <= 12 else "",
                 edgecolor=INK if j == 2 else tones[j],
                 linewidth=0.6 if j == 2 else 0.0,
                 label=names[j],
             )
         axes.axhline(0.0, color=INK, linewidth=0.8)
         axes.set_title(titles[k] if titles is not None else f"instance {k}", fontsize=10)
-        step = max(1, n // 12)
+        room = 26 if n <= 12 else 100  # characters that fit below one panel
+        step = -(-n * (1 + max(map(len, names_of))) // room)
         axes.set_xticks(where[::step], names_of[::step])
-        if n > 4 and max(map(len, names_of)) > 4:
-            axes.tick_params(axis="x", labelrotation=45)
         axes.grid(visible=False, axis="x")
-        axes.set_xlabel("component")
+        if k >= instances - columns:
+            axes.set_xlabel("component")
         if k % columns == 0:
             axes.set_ylabel(ylabel)
     handles, texts = panels[0].get_legend_handles_labels()
@@ -282,7 +283,7 @@ def learning_curve(
         )
     if len(samples) > 1 and min(samples) > 0 and max(samples) >= 8 * min(samples):
         axes.set_xscale("log")
-        axes.set_xticks(list(samples), [format_number(float(s)) for s in samples])
+        axes.set_xticks(list(samples), [f"{s:,}".replace(",", "\u202f") for s in samples])
         axes.minorticks_off()
     several = any(np.ndim(v) > 1 and len(v) > 1 for v in curves.values())
     axes.set_title("Learning curve" + (" (bars: ± one standard error)" if several else ""))

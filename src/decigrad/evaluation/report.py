@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decigrad.evaluation.figures import INK, PAPER
+from decigrad.evaluation.figures import INK, PALETTE, PAPER
 from decigrad.evaluation.statistics import format_number
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ SVG_LIMIT = 700_000
 _PNG_DPI = 170
 # Figures wider than this many inches take the whole width of the page.
 _WIDE = 6.6
+
+# Colours too dark for a dark page; its style sheet has lighter ones.
+_PAGE_COLOURS = {"blue": PALETTE[0], "green": PALETTE[2]}
 
 _VERDICTS = {"gain": "Gain.", "loss": "Loss.", "tie": "No clear difference."}
 
@@ -139,7 +142,9 @@ class Report:
                 # A missing number stays in line with its column.
                 cell["number"] = numeric[j] and (cell["number"] or len(cell["text"]) <= 1)
         heads = [{"text": h, "number": numeric[j] and j > 0} for j, h in enumerate(headers)]
-        self._blocks.append({"kind": "table", "headers": heads, "rows": cells, "caption": caption})
+        block = {"kind": "table", "headers": heads, "rows": cells, "caption": caption}
+        block["id"] = f"table-{1 + sum(b['kind'] == 'table' for b in self._blocks)}"
+        self._blocks.append(block)
         return self
 
     def figure(self, figure: Figure, caption: str = "", alt: str = "") -> Report:
@@ -266,6 +271,8 @@ def figure_svg(figure: Figure, *, alt: str, prefix: str) -> str:
     text = text.replace("xlink:href", "href")
     text = re.sub(r"<style[^>]*>\s*\*\{([^}]*)\}\s*</style>", "", text)
     text = text.replace(INK, "currentColor").replace(PAPER, "none")
+    for name, colour in _PAGE_COLOURS.items():
+        text = text.replace(colour, f"var(--{name}, {colour})")
     box = re.search(r'viewBox="([^"]+)"', text)
     size = re.search(r'<svg[^>]*?\swidth="([\d.]+)pt"', text)
     end = text.index(">") + 1

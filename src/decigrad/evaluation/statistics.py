@@ -279,10 +279,12 @@ def format_number(value: float, digits: int = 4) -> str:
 
 
 def format_estimate(mean: float, error: float) -> str:
-    """`mean ± error`, both to the place of the error's second digit; the mean alone without an error."""
+    """`mean ± error`, both cut where the error has one or two digits; the mean alone without an error."""
     if not np.isfinite(mean) or not np.isfinite(error) or error == 0:
         return format_number(mean)
-    place = int(np.floor(np.log10(error))) - 1
+    # An error that starts with 1 keeps a second digit: 0.19 is not 0.2, but 0.78 might as well be 0.8.
+    place = int(np.floor(np.log10(error)))
+    place -= int(round(error / 10.0**place, 1) < 2)
     if abs(mean) >= 1e6 or place < -8:
         return f"{format_number(mean)} ± {format_number(error, 2)}"
     decimals = max(0, -place)
