@@ -23,6 +23,7 @@ NeurIPS 2017, section 4.3, arXiv:1703.04529.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ class BatteryDays:
 
     def take(self, index: np.ndarray | slice) -> BatteryDays:
         """The days `index`, in that order."""
-        return BatteryDays(self.dates[index], self.features[index], self.log_prices[index], self.names)
+        rows = {name: getattr(self, name)[index] for name in ("dates", "features", "log_prices")}
+        return dataclasses.replace(self, **rows)
 
 
 def load_battery_days(path: str | Path, *, price_cap: float | None = 500.0) -> BatteryDays:
@@ -182,8 +184,7 @@ def standardized(train: BatteryDays, *others: BatteryDays) -> tuple[BatteryDays,
     mean, deviation = train.features.mean(axis=0), train.features.std(axis=0)
     scale = np.where(deviation > 1e-12 * np.maximum(1.0, np.abs(mean)), deviation, np.inf)
     return tuple(
-        BatteryDays(days.dates, (days.features - mean) / scale, days.log_prices, days.names)
-        for days in (train, *others)
+        dataclasses.replace(days, features=(days.features - mean) / scale) for days in (train, *others)
     )
 
 

@@ -18,6 +18,7 @@ The stocks are survivors, chosen with hindsight; that flatters every method alik
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +75,10 @@ class PortfolioPeriods:
 
     def take(self, index: np.ndarray | slice) -> PortfolioPeriods:
         """The periods `index`, in that order."""
-        rows = (self.dates, self.day, self.features, self.previous, self.returns)
-        return PortfolioPeriods(*(a[index] for a in rows), self.tickers, self.names, self.days)
+        rows = {
+            name: getattr(self, name)[index] for name in ("dates", "day", "features", "previous", "returns")
+        }
+        return dataclasses.replace(self, **rows)
 
 
 def portfolio_periods(
