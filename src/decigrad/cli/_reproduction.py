@@ -6,21 +6,29 @@ The tutorial trains by hand, sample by sample. Here a step is one batch through 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import decigrad as dg
+from decigrad.predictors import least_squares, outputs_of
 from decigrad.problems import allocation
 
 BATCH = 10
 Array = Any
-Score = Callable[[Array, Array], Array]
-"""(decisions [B, n], true values [B, n]) → cost of each decision [B]."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Predictor, loss by epoch, the predictions [epochs·N, n] that were solved, seconds after compiling."""
+
+    predictor: Any
+    losses: list[float]
+    queries: np.ndarray
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -29,16 +37,13 @@ class Part:
 
     `weights` [n, features] and `decisions` [B, n] on the test set are by predictor: "two-stage", "trained"
     (decisions also "oracle"); `cost` is the tutorial's score of a decision, `full` the model's objective.
-    `queries` [epochs·N, n] are the predictions that training solved, in order.
     """
 
-    layer: dg.DecisionLayer
-    parameter: str
+    recipe: Recipe
     train: allocation.Samples
     test: allocation.Samples
     weights: dict[str, np.ndarray]
-    losses: list[float]
-    queries: np.ndarray
+    descent: Descent
     decisions: dict[str, np.ndarray]
     cost: dict[str, np.ndarray]
     full: dict[str, np.ndarray]
@@ -58,83 +63,99 @@ class Part:
 
     def found_derivatives(self) -> np.ndarray:
         """Training solves [epochs] that have a derivative: all that end with an optimal decision."""
-        return self.layer.solve({self.parameter: self.queries}).ok.reshape(len(self.losses), -1).sum(axis=1)
-
-    def free_variables(self) -> np.ndarray:
-        """Number of variables [epochs·N] that were off their bounds in each training solve."""
-        x = self.layer.solve({self.parameter: self.queries}).x["x"]
-        return np.sum((x > 1e-9) & (x < 1 - 1e-9), axis=1)
+        solved = self.recipe.layer.solve({self.recipe.parameter: self.descent.queries})
+        return solved.ok.reshape(len(self.descent.losses), -1).sum(axis=1)
 
 
-def run_part(
-    model: dg.Model,
-    train: allocation.Samples,
-    test: allocation.Samples,
-    orders: np.ndarray,
-    *,
-    rate: float,
-    score: Score | None = None,
-) -> Part:
-    """Least squares without intercept, then gradient steps through the layer over the given orders.
+class Recipe:
+    """The tutorial's training: plain gradient descent in batches of ten, on a linear predictor without bias.
 
-    `score` is what training and the tutorial's regret count; None: the model's own objective.
+    Arguments:
+        model: with one predicted parameter and one variable, named x.
+        rate: learning rate.
+        loss: what training and the tutorial's regret count.
     """
-    layer = dg.DecisionLayer(model)
-    (parameter,) = layer.predicts
 
-    def cost(x: Array, true: Array) -> Array:
-        return layer.objective({"x": x}, {parameter: true}) if score is None else score(x, true)
+    def __init__(self, model: dg.Model, rate: float, loss: dg.losses.Regret) -> None:
+        self.layer = dg.DecisionLayer(model)
+        (self.parameter,) = self.layer.predicts
+        self.rate = rate
+        self.loss = loss
+        self._step = jax.jit(self._unjitted_step)
 
-    two_stage = np.linalg.lstsq(*train, rcond=None)[0].T
-    trained, losses, queries = descend(layer, parameter, train, orders, two_stage, rate, cost)
-    predictions = {"two-stage": test[0] @ two_stage.T, "trained": test[0] @ trained.T, "oracle": test[1]}
-    decisions = {name: layer.solve({parameter: p}).x["x"] for name, p in predictions.items()}
+    def dataset(self, samples: allocation.Samples) -> dg.Dataset:
+        """Samples under the parameter's name."""
+        return dg.Dataset(samples[0], targets={self.parameter: samples[1]})
+
+    def two_stage(self, samples: allocation.Samples) -> Any:
+        """Least squares without intercept."""
+        data, outputs = self.dataset(samples), outputs_of(self.layer)
+        return least_squares(dg.Linear(bias=False).init(data, outputs), data)
+
+    def decide(self, predicted: np.ndarray) -> np.ndarray:
+        """Optimal decisions [B, n] for predictions [B, n]."""
+        return self.layer.solve({self.parameter: predicted}).x["x"]
+
+    def cost(self, x: Array, true: Array, loss: dg.losses.Regret | None = None) -> Array:
+        """What decisions [B, n] cost under true values [B, n], by the recipe's own score or another's."""
+        return (loss or self.loss).score(self.layer, {"x": x}, {self.parameter: true})
+
+    def descend(self, train: allocation.Samples, orders: np.ndarray, start: Any) -> Descent:
+        """One pass over the samples in each of the given orders, from the given predictor."""
+        features, true = train
+        first = orders[0][:BATCH]
+        step = self._step.lower(start, features[first], true[first]).compile()
+        clock = time.perf_counter()
+        predictor, losses, queries = start, [], []
+        for order in orders:
+            values = []
+            for batch in order.reshape(-1, BATCH):
+                predictor, value, predicted = step(predictor, features[batch], true[batch])
+                values.append(float(value))
+                queries.append(np.asarray(predicted))
+            losses.append(float(np.mean(values)))
+        return Descent(predictor, losses, np.concatenate(queries), time.perf_counter() - clock)
+
+    def _unjitted_step(self, predictor: Any, features: Array, true: Array) -> tuple[Any, Array, Array]:
+        def mean_cost(predictor: Any) -> tuple[Array, Array]:
+            predicted = jax.vmap(predictor)(features)
+            return self.cost(self.layer(predicted)["x"], true).mean(), predicted[self.parameter]
+
+        (value, predicted), gradient = jax.value_and_grad(mean_cost, has_aux=True)(predictor)
+        moved = jax.tree_util.tree_map(lambda w, g: w - self.rate * g, predictor, gradient)
+        return moved, value, predicted
+
+
+def allocation_recipe() -> Recipe:
+    """Part 1: trained and scored on c·x, which leaves out the ε‖x‖² that the decisions minimize too."""
+    model = allocation.allocation_model()
+    linear = dg.sum(model.parameters["cost"] * model.variables["x"])
+    return Recipe(model, rate=0.05, loss=dg.losses.Regret(cost=linear))
+
+
+def portfolio_recipe() -> Recipe:
+    """Part 2: trained and scored on the model's own objective, the negative utility."""
+    return Recipe(allocation.returns_model(), rate=0.1, loss=dg.losses.Regret())
+
+
+def run_part(recipe: Recipe, train: allocation.Samples, test: allocation.Samples, orders: np.ndarray) -> Part:
+    """The two-stage predictor, then training from there; both scored on the test set."""
+    start = recipe.two_stage(train)
+    descent = recipe.descend(train, orders, start)
+    weights = {name: p.coefficients[0] for name, p in (("two-stage", start), ("trained", descent.predictor))}
+    predictions = {name: test[0] @ w.T for name, w in weights.items()} | {"oracle": test[1]}
+    decisions = {name: recipe.decide(p) for name, p in predictions.items()}
+    full = dg.losses.Regret()
     return Part(
-        layer,
-        parameter,
-        train,
-        test,
-        weights={"two-stage": two_stage, "trained": trained},
-        losses=losses,
-        queries=queries,
+        recipe=recipe,
+        train=train,
+        test=test,
+        weights=weights,
+        descent=descent,
         decisions=decisions,
-        cost={name: np.asarray(cost(x, test[1])) for name, x in decisions.items()},
-        full={
-            name: np.asarray(layer.objective({"x": x}, {parameter: test[1]})) for name, x in decisions.items()
-        },
+        cost={name: np.asarray(recipe.cost(x, test[1])) for name, x in decisions.items()},
+        full={name: np.asarray(recipe.cost(x, test[1], full)) for name, x in decisions.items()},
     )
-
-
-def descend(
-    layer: dg.DecisionLayer,
-    parameter: str,
-    train: allocation.Samples,
-    orders: np.ndarray,
-    start: np.ndarray,
-    rate: float,
-    cost: Score,
-) -> tuple[np.ndarray, list[float], np.ndarray]:
-    """Plain gradient descent on the mean cost of a batch: weights, loss by epoch, predictions solved."""
-
-    @jax.jit
-    def step(weights: Array, features: Array, true: Array) -> tuple[Array, Array, Array]:
-        def loss(weights: Array) -> tuple[Array, Array]:
-            predicted = features @ weights.T
-            return cost(layer({parameter: predicted})["x"], true).mean(), predicted
-
-        (value, predicted), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
-        return weights - rate * gradient, value, predicted
-
-    features, true = train
-    weights, losses, queries = jnp.asarray(start), [], []
-    for order in orders:
-        values = []
-        for batch in order.reshape(-1, BATCH):
-            weights, value, predicted = step(weights, features[batch], true[batch])
-            values.append(float(value))
-            queries.append(np.asarray(predicted))
-        losses.append(float(np.mean(values)))
-    return np.asarray(weights), losses, np.concatenate(queries)
 
 
 # ------------------------------------------------------------------------------------- figures, as printed
@@ -144,8 +165,8 @@ def allocation_figures(part: Part) -> dict[str, str]:
     """What part 1 of the tutorial prints; keys and format of `_published.ALLOCATION`."""
     costs, oracle = part.train[1], part.cost["oracle"]
     before, after = part.regret("two-stage"), part.regret("trained")
-    demo = part.layer.model.solve({"cost": [0.8, 1.0, 1.2]})
-    first = part.layer.model.solve({"cost": part.test[1][0]})
+    demo = part.recipe.layer.model.solve({"cost": [0.8, 1.0, 1.2]})
+    first = part.recipe.layer.model.solve({"cost": part.test[1][0]})
     two_stage, trained = part.weights["two-stage"], part.weights["trained"]
     change = np.linalg.norm(trained - two_stage) / np.linalg.norm(two_stage)
     in_sample = np.mean((part.train[0] @ two_stage.T - costs) ** 2)
@@ -166,15 +187,15 @@ def allocation_figures(part: Part) -> dict[str, str]:
         "costs .8 1 1.2: objective": f"{demo.objective:.4f}",
         "costs .8 1 1.2: dx*/dc": vector(demo.sensitivity_matrix(), 4),
         **_losses(part),
-        "training loss, reduction": f"{part.losses[0] - part.losses[-1]:.4f}",
+        "training loss, reduction": f"{part.descent.losses[0] - part.descent.losses[-1]:.4f}",
         **_found(part),
         "trained, test MSE": f"{part.test_error('trained'):.4f}",
         "trained, average cost": f"{part.cost['trained'].mean():.4f}",
         "trained, average regret": f"{after.mean():.4f}",
         "trained, max regret": f"{after.max():.4f}",
         "regret reduction": f"{reduction(before, after):.1f}%",
-        "two-stage weights": vector(two_stage, 2),
-        "trained weights": vector(trained, 2),
+        **_rows("two-stage weights", two_stage),
+        **_rows("trained weights", trained),
         "relative weight change": f"{change:.3f}",
         "two-stage, cheapest right": _cheapest(part, "two-stage"),
         "trained, cheapest right": _cheapest(part, "trained"),
@@ -217,7 +238,15 @@ def reduction(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def _losses(part: Part) -> dict[str, str]:
-    return {f"training loss, epoch {i}": f"{value:.4f}" for i, value in enumerate(part.losses, start=1)}
+    return {
+        f"training loss, epoch {i}": f"{value:.4f}" for i, value in enumerate(part.descent.losses, start=1)
+    }
+
+
+def _rows(name: str, matrix: np.ndarray) -> dict[str, str]:
+    # Printed as one matrix: NumPy gives all entries of a matrix the same digits.
+    rows = vector(matrix, 2).split(" / ")
+    return {f"{name}, activity {i}": row for i, row in enumerate(rows, start=1)}
 
 
 def _found(part: Part) -> dict[str, str]:
