@@ -244,14 +244,16 @@ class ComparisonData:
         count = len(self.seeds)
         title = f"{count} seed{'s' if count > 1 else ''}, mean" + (" ± standard error" if count > 1 else "")
         table = Table("method", title=title)
-        for heading, _, _ in COLUMNS.values():
+        # A terminal is narrower than a page.
+        columns = {key: column for key, column in COLUMNS.items() if key != "equal_decisions"}
+        for heading, _, _ in columns.values():
             table.add_column(heading, justify="right")
-        table.add_column(f"gain over {escape(self.baseline)}, %", justify="right")
+        table.add_column(f"gain over {escape(self.baseline)}, %", justify="right", no_wrap=True)
         if any(self.failures(m) for m in self.methods):
             table.add_column("failed", justify="right", style="red")
         for method in self.methods:
             row = [escape(method)]
-            for key, (_, factor, _) in COLUMNS.items():
+            for key, (_, factor, _) in columns.items():
                 e = self.estimate(method, key)
                 row.append(format_estimate(factor * e.mean, factor * e.error))
             row.append("" if method == self.baseline else str(self.gain(method)).replace("[", r"\["))

@@ -135,7 +135,7 @@ def regret_scatter(
     axes.set_title(f"{method} against {baseline}" + (f" ({same} equal)" if same else ""))
     axes.set_xlabel(_with_unit(f"regret of {baseline}", unit))
     axes.set_ylabel(_with_unit(f"regret of {method}", unit))
-    _legend(axes, loc="center right" if better < worse else "upper center")
+    _legend(axes, loc="upper left", bbox_to_anchor=(0.0, 0.94), borderaxespad=0.3)
     return figure
 
 
