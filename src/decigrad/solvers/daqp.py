@@ -103,8 +103,6 @@ class DAQP:
 
     def _attempt(self, program: QuadraticProgram, kinds: Array, primal_tolerance: float) -> RawResult:
         """Run DAQP at one tolerance and verify its answers."""
-        import daqp
-
         settings = {
             "primal_tol": primal_tolerance,
             "dual_tol": 1e-12,
@@ -115,11 +113,7 @@ class DAQP:
         scaled = _Scaled(program)
         raw = blank(program)
         multipliers = np.zeros((len(raw.x), scaled.rows))
-        # The proximal method for semidefinite P starts from the last answer: such samples get a new model.
-        if scaled.shared and (kinds == Curvature.DEFINITE).all():
-            flags = _reuse(daqp.Model(), settings, scaled, raw, multipliers)
-        else:
-            flags = _afresh(daqp.solve, settings, scaled, raw, multipliers)
+        flags = _run(scaled, kinds == Curvature.DEFINITE, settings, raw, multipliers)
         raw.status[:] = [int(_STATUS.get(flag, Status.NUMERICAL_ERROR)) for flag in flags]
         return settle(program, scaled.unscale(raw, multipliers), self.tolerance)
 
@@ -153,13 +147,10 @@ class _Scaled:
         self.row = unit_scale(C)[..., 0]
         self.C = np.ascontiguousarray(C * self.row[:, :, None])
         self.q = np.ascontiguousarray(program.q * self.column)
-        self.unit = np.ones((1, 1))
-        self.P: Array | None = None
-        if largest.any():
-            self.P = np.ascontiguousarray(self.column[:, :, None] * P * self.column[:, None, :])
-        else:  # a linear program, for DAQP without P: the largest cost becomes one
-            self.unit = unit_scale(self.q)
-            self.q = self.q * self.unit
+        self.P = np.ascontiguousarray(self.column[:, :, None] * P * self.column[:, None, :])
+        # Without P nothing fixes the unit of the objective: the largest cost becomes one.
+        self.unit = np.where(largest > 0, 1.0, unit_scale(self.q))
+        self.q = self.q * self.unit
 
         p = program.num_equalities
         none = np.full((1, p + program.num_inequalities), -np.inf)
@@ -175,7 +166,7 @@ class _Scaled:
         sense[:, program.n :][np.broadcast_to(size == 0, sense[:, program.n :].shape)] = _IGNORED
         self.sense = sense
         self.rows = self.upper.shape[1]
-        self.shared = self.P is not None and len(self.P) == len(self.C) == 1
+        self.shared = len(self.P) == len(self.C) == 1
 
     def unscale(self, raw: RawResult, multipliers: Array) -> RawResult:
         """The answers in the program's units."""
@@ -189,44 +180,44 @@ class _Scaled:
         )
 
 
-def _reuse(model: Any, settings: dict, scaled: _Scaled, raw: RawResult, multipliers: Array) -> list[int]:
-    """One factorization for all samples; passing `sense` empties the active set before each solve."""
-    assert scaled.P is not None
-    model.settings = settings
-    q, lower, upper, sense = scaled.q, scaled.lower, scaled.upper, scaled.sense
-    none = np.full(scaled.rows, np.inf)
+def _run(
+    scaled: _Scaled, definite: Array, settings: dict[str, Any], raw: RawResult, multipliers: Array
+) -> list[int]:
+    """Solve sample by sample, writing into `raw` and `multipliers`; returns DAQP's exit flags.
+
+    A model is set up with no constraint in force and then given the sample's, so that a batch with shared
+    matrices (set up once) and a sample on its own go the same way to the last bit. Passing `sense` empties
+    the active set. For semidefinite P the proximal method would start from the last answer: such samples
+    get a workspace of their own.
+    """
+    import daqp
+
+    q, lower, upper, sense, C, P = scaled.q, scaled.lower, scaled.upper, scaled.sense, scaled.C, scaled.P
+    none, origin = np.full(scaled.rows, np.inf), np.zeros(q.shape[1])
     ignored = np.full(scaled.rows, _IGNORED, dtype=np.intc)
-    flag, _ = model.setup(scaled.P[0], np.zeros(q.shape[1]), scaled.C[0], none, -none, ignored)
-    if flag < 0:
-        return [flag] * len(raw.x)
-    shared_bounds = len(upper) == len(lower) == 1
+    model = daqp.Model()
+    model.settings = settings
     x, iterations, update, solve = raw.x, raw.iterations, model.update, model.solve
-    flags = []
+    shared_bounds, ready, flags = len(upper) == len(lower) == 1, False, []
     for i in range(len(x)):
-        f = q[i if len(q) > 1 else 0]
-        s = sense[i if len(sense) > 1 else 0]
-        if shared_bounds and i > 0:
+        f, s = q[i if len(q) > 1 else 0], sense[i if len(sense) > 1 else 0]
+        if ready and shared_bounds:
             flag = update(f=f, sense=s)
         else:
             up, low = upper[i if len(upper) > 1 else 0], lower[i if len(lower) > 1 else 0]
-            flag = update(f=f, bupper=up, blower=low, sense=s)
+            H, M = P[i if len(P) > 1 else 0], C[i if len(C) > 1 else 0]
+            if not definite[i if len(definite) > 1 else 0]:
+                x[i], _, flag, info = daqp.solve(H if H.any() else None, f, M, up, low, s, **settings)
+                multipliers[i], iterations[i] = info["lam"], info["iterations"]
+                flags.append(flag)
+                continue
+            flag = 0 if ready else model.setup(H, origin, M, none, -none, ignored)[0]
+            if flag >= 0:
+                flag = update(f=f, bupper=up, blower=low, sense=s)
+                ready = scaled.shared
         if flag >= 0:
             x[i], _, flag, info = solve()
             multipliers[i] = info["lam"]
             iterations[i] = info["iterations"]
-        flags.append(flag)
-    return flags
-
-
-def _afresh(solve: Any, settings: dict, scaled: _Scaled, raw: RawResult, multipliers: Array) -> list[int]:
-    """A new workspace for each sample: its matrices differ, or the proximal method must start from zero."""
-    flags = []
-    for i in range(len(raw.x)):
-        leaves = (scaled.q, scaled.C, scaled.upper, scaled.lower, scaled.sense)
-        pick = [leaf[i if len(leaf) > 1 else 0] for leaf in leaves]
-        P = None if scaled.P is None else scaled.P[i if len(scaled.P) > 1 else 0]
-        raw.x[i], _, flag, info = solve(P, *pick, **settings)
-        multipliers[i] = info["lam"]
-        raw.iterations[i] = info["iterations"]
         flags.append(flag)
     return flags

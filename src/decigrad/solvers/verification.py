@@ -251,7 +251,10 @@ def settle(
         return failed(raw, keep_x)
     residual = np.where(good, kkt_residual(program, raw.x, raw.y, raw.z, raw.w), 0.0)
     active, fixed = active_set(program, raw.x, raw.z, raw.w)
-    raw = raw.replace(active=active, fixed=fixed)
+    # A held variable is at its bound to the last bit, and none is outside by a rounding error.
+    bound = np.where(fixed < 0, program.lb, np.where(fixed > 0, program.ub, raw.x))
+    x = np.where(np.isfinite(bound), np.clip(bound, program.lb, program.ub), raw.x)
+    raw = raw.replace(x=np.where(residual[:, None] <= tolerance, x, raw.x), active=active, fixed=fixed)
     rough = np.flatnonzero(residual > exact)
     if len(rough):
         raw, residual = _polish(program, raw, residual, rough)

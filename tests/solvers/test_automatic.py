@@ -1,0 +1,67 @@
+"""Which solver is chosen, why, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from solvers.programs import boxed, dense, knapsack, low_rank, transport
+
+import decigrad.solvers
+from decigrad.solvers import DAQP, HiGHS, by_name, choose
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "jit", "name", "reason"),
+    [
+        (dense, (4,), False, "daqp", "small"),
+        (dense, (4,), True, "interior-point", "jit"),
+        (dense, (1, 310, 3, 3), False, "interior-point", "310"),
+        (boxed, (4, 10), False, "daqp", "one factorization"),
+        (boxed, (4, 80), False, "interior-point", "diagonal"),
+        (low_rank, (4,), False, "interior-point", "rank 3"),
+        (transport, (4,), False, "highs", "linear"),
+        (transport, (4,), True, "highs", "linear"),
+        (knapsack, (2,), False, "highs", "integer"),
+    ],
+)
+def test_choice_and_reason(make, arguments, jit, name, reason):
+    solver, why = choose(make(RNG, *arguments), jit=jit)
+    assert solver.name == name
+    assert reason in why
+
+
+def test_integers_with_a_quadratic_objective_are_refused():
+    with pytest.raises(ValueError, match="MIQP"):
+        choose(replace(boxed(RNG), integer=(0, 1)))
+
+
+def test_by_name():
+    p = dense(RNG)
+    assert by_name("daqp")[0] == DAQP()
+    assert by_name("highs")[0] == HiGHS()
+    assert by_name("auto", program=p)[0] == DAQP()
+    own = DAQP(max_iterations=3)
+    assert by_name(own, program=p)[0] is own
+    with pytest.raises(ValueError, match="'auto', 'daqp', 'highs', 'interior-point'"):
+        by_name("gurobi")
+    with pytest.raises(TypeError, match="solver object"):
+        by_name(3)
+    with pytest.raises(ValueError, match="quadratic"):
+        by_name("highs", program=p)
+    with pytest.raises(ValueError, match="program="):
+        by_name("auto")
+
+
+def test_names_are_exported_lazily():
+    assert decigrad.solvers.HiGHS is HiGHS
+    with pytest.raises(AttributeError, match="Simplex"):
+        decigrad.solvers.Simplex  # noqa: B018
+    code = "import sys, decigrad.solvers; print(any(m in sys.modules for m in ('highspy', 'daqp')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
