@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from decigrad.evaluation import figures, report
+from decigrad.evaluation import _style, figures, report
 from decigrad.evaluation.comparison_report import build_comparison_report, comparison_report
 from decigrad.evaluation.report import Cell, Report
 
@@ -138,7 +138,7 @@ def test_figures_follow_the_page_and_repeat_exactly():
 
     svg = draw()
     assert draw() == svg
-    assert "currentColor" in svg and figures.INK not in svg and figures.PAPER not in svg
+    assert "currentColor" in svg and _style.INK not in svg and _style.PAPER not in svg
     assert 'role="img"' in svg and "viewBox" in svg
 
 

@@ -15,31 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decigrad.evaluation._style import (
+    BASELINE_COLOUR,
+    INK,
+    MARKERS,
+    MAX_VECTOR_MARKS,
+    PALETTE,
+    WIDTH,
+    colours,
+    finite,
+    legend,
+    new_figure,
+    with_unit,
+)
+from decigrad.evaluation.heat_maps import sensitivity_heatmap as sensitivity_heatmap
+from decigrad.evaluation.heat_maps import weight_difference as weight_difference
 from decigrad.evaluation.statistics import Interval, format_number, mean_and_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-INK = "#1c2733"
-PAPER = "#fefefe"
-GRID = "#8a949e"
-BASELINE_COLOUR = "#7d858c"
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Blue, vermilion, green, purple, orange, sky (Okabe and Ito 2008, without black and yellow)."""
-MARKERS = ("o", "s", "^", "D", "v", "P")
-HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-# A report shows figures side by side in columns of about this width, in inches, at their own size.
-WIDTH = 5.2
-# Above this many marks a layer is drawn as pixels inside the vector picture.
-_MAX_VECTOR_MARKS = 1500
-
-
-def colours(methods: Sequence[str], baseline: str = "two-stage") -> dict[str, str]:
-    """One colour a method, grey for the baseline; colours repeat after six methods."""
-    others = [m for m in methods if m != baseline]
-    out = {m: PALETTE[i % len(PALETTE)] for i, m in enumerate(others)}
-    return {m: out.get(m, BASELINE_COLOUR) for m in methods}
 
 
 def regret_distribution(
@@ -54,11 +49,11 @@ def regret_distribution(
         bins: number of bins between the smallest and the 99.5 % quantile of all regrets; the last bin also
             holds what lies beyond.
     """
-    kept = {m: _finite(r) for m, r in regrets.items()}
+    kept = {m: finite(r) for m, r in regrets.items()}
     pooled = np.concatenate(list(kept.values())) if kept else np.empty(0)
     if not len(pooled):
         raise ValueError("there is no finite regret to draw")
-    figure, (axes,) = _figure(WIDTH, 3.5)
+    figure, (axes,) = new_figure(WIDTH, 3.5)
     low, high = min(float(pooled.min()), 0.0), float(np.quantile(pooled, 0.995))
     clipped = bool(pooled.max() > high)
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
@@ -83,10 +78,10 @@ def regret_distribution(
         )
         axes.axvline(float(values.mean()), color=tones[method], linestyle="--", linewidth=1.2, zorder=2 + i)
     axes.set_title("Regret per instance (means dashed)")
-    axes.set_xlabel(_with_unit("regret", unit) + (", last bin: and more" if clipped else ""))
+    axes.set_xlabel(with_unit("regret", unit) + (", last bin: and more" if clipped else ""))
     axes.set_ylabel("share of instances [%]")
     axes.set_xlim(edges[0], edges[-1])
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -107,7 +102,7 @@ def regret_scatter(
     base, other = base[good], other[good]
     if not len(base):
         raise ValueError("there is no pair of finite regrets to draw")
-    figure, (axes,) = _figure(WIDTH, 4.6)
+    figure, (axes,) = new_figure(WIDTH, 4.6)
     top = float(max(base.max(), other.max()))
     bottom = min(float(min(base.min(), other.min())), 0.0)
     margin = 0.04 * (top - bottom) or 1.0
@@ -125,7 +120,7 @@ def regret_scatter(
         alpha=0.35 if len(base) > 300 else 0.6,
         linewidths=0,
         zorder=2,
-        rasterized=len(base) > _MAX_VECTOR_MARKS,
+        rasterized=len(base) > MAX_VECTOR_MARKS,
     )
     axes.set_xlim(bottom - margin, top + margin)
     axes.set_ylim(bottom - margin, top + margin)
@@ -133,9 +128,9 @@ def regret_scatter(
     axes.text(0.03, 0.97, f"{method} worse: {worse}", transform=axes.transAxes, va="top", color=INK)
     axes.text(0.97, 0.03, f"{method} better: {better}", transform=axes.transAxes, ha="right", color=INK)
     axes.set_title(f"{method} against {baseline}" + (f" ({same} equal)" if same else ""))
-    axes.set_xlabel(_with_unit(f"regret of {baseline}", unit))
-    axes.set_ylabel(_with_unit(f"regret of {method}", unit))
-    _legend(axes, loc="upper left", bbox_to_anchor=(0.0, 0.94), borderaxespad=0.3)
+    axes.set_xlabel(with_unit(f"regret of {baseline}", unit))
+    axes.set_ylabel(with_unit(f"regret of {method}", unit))
+    legend(axes, loc="upper left", bbox_to_anchor=(0.0, 0.94), borderaxespad=0.3)
     return figure
 
 
@@ -171,7 +166,7 @@ def training_curves(
         raise ValueError(f"no history holds {loss!r} or {validation!r}: there are no training curves to draw")
     columns = min(2, count)
     rows = -(-count // columns)
-    figure, panels = _figure(WIDTH * (1.0 if columns == 1 else 1.9), 3.2 * rows, rows, columns)
+    figure, panels = new_figure(WIDTH * (1.0 if columns == 1 else 1.9), 3.2 * rows, rows, columns)
     for axes in panels[count:]:
         axes.set_visible(False)
     if judged:
@@ -179,8 +174,8 @@ def training_curves(
         for method in judged:
             _curves(axes, series(method, validation), tones[method], method)
         axes.set_title("Validation regret")
-        axes.set_ylabel(_with_unit(validation.replace("_", " "), unit))
-        _legend(axes)
+        axes.set_ylabel(with_unit(validation.replace("_", " "), unit))
+        legend(axes)
     for axes, method in zip(panels[bool(judged) :], trained, strict=False):
         _curves(axes, series(method, loss), tones[method], method)
         axes.set_title(f"Training loss of {method}")
@@ -214,7 +209,7 @@ def decision_bars(
     columns = min(instances, 3) if n <= 12 else 1
     rows = -(-instances // columns)
     wide = WIDTH if instances == 1 and n <= 12 else WIDTH * 1.9
-    figure, panels = _figure(wide, (2.9 if n <= 12 else 2.3) * rows + 0.4, rows, columns, sharey=True)
+    figure, panels = new_figure(wide, (2.9 if n <= 12 else 2.3) * rows + 0.4, rows, columns, sharey=True)
     tones = (BASELINE_COLOUR, PALETTE[0], PALETTE[4])
     where = np.arange(n)
     for k, axes in enumerate(panels):
@@ -263,7 +258,7 @@ def learning_curve(
         samples: [K] training sizes.
         curves: by predictor or method, [K] or [S, K] values, one row a seed.
     """
-    figure, (axes,) = _figure(WIDTH, 3.6)
+    figure, (axes,) = new_figure(WIDTH, 3.6)
     tones = colours(list(curves), baseline)
     for i, (name, values) in enumerate(curves.items()):
         grid = np.atleast_2d(np.asarray(values, dtype=float))
@@ -288,8 +283,8 @@ def learning_curve(
     several = any(np.ndim(v) > 1 and len(v) > 1 for v in curves.values())
     axes.set_title("Learning curve" + (" (bars: ± one standard error)" if several else ""))
     axes.set_xlabel("training samples")
-    axes.set_ylabel(_with_unit(ylabel, unit))
-    _legend(axes)
+    axes.set_ylabel(with_unit(ylabel, unit))
+    legend(axes)
     return figure
 
 
@@ -309,11 +304,11 @@ def gain_by_seed(
     methods = [m for m in gains if m != baseline]
     if not methods:
         raise ValueError("there is no method beside the baseline to draw")
-    figure, (axes,) = _figure(WIDTH, 1.5 + 0.5 * len(methods))
+    figure, (axes,) = new_figure(WIDTH, 1.5 + 0.5 * len(methods))
     tones = colours(methods, baseline)
     drawn = 0.0
     for row, method in enumerate(methods):
-        values = _finite(gains[method])
+        values = finite(gains[method])
         # A fixed zigzag keeps equal gains apart without chance.
         offset = 0.16 * (np.arange(len(values)) % 3 - 1)
         axes.scatter(values, row + offset, s=16, color=tones[method], alpha=0.45, linewidths=0, zorder=2)
@@ -336,70 +331,7 @@ def gain_by_seed(
     return figure
 
 
-def weight_difference(
-    before: Any,
-    after: Any,
-    *,
-    rows: Sequence[str] | None = None,
-    columns: Sequence[str] | None = None,
-    names: tuple[str, str] = ("two-stage", "decision-focused"),
-) -> Figure:
-    """How training moved a weight matrix: after − before, blue for less, red for more.
-
-    Arguments:
-        before, after: [p, n] weights of a linear predictor, n outputs.
-        rows, columns: labels of the p inputs and the n outputs.
-    """
-    a, b = np.atleast_2d(np.asarray(before, float)), np.atleast_2d(np.asarray(after, float))
-    if a.shape != b.shape:
-        raise ValueError(f"weights must have one shape, got {a.shape} and {b.shape}")
-    title = f"Weights: {names[1]} minus {names[0]}"
-    return _heat_map(b - a, title, ("input", "output"), "difference", rows, columns)
-
-
-def sensitivity_heatmap(
-    matrix: Any,
-    *,
-    variables: Sequence[str] | None = None,
-    parameters: Sequence[str] | None = None,
-    title: str = "Sensitivity of the decision, dx*/dc",
-) -> Figure:
-    """The Jacobian of a decision in its parameters, blue where x* falls as c rises, red where it rises.
-
-    Arguments:
-        matrix: [n_vars, n_params], as `Solution.sensitivity_matrix` returns it.
-        variables, parameters: labels.
-    """
-    grid = np.atleast_2d(np.asarray(matrix, dtype=float))
-    return _heat_map(grid, title, ("variable", "parameter"), "dx*/dc", variables, parameters)
-
-
 # ------------------------------------------------------------------------------------------------ helpers
-
-
-def _figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, sharey: bool = False
-) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel().tolist()
-    for axes in panels:
-        axes.set_facecolor("none")
-        axes.grid(visible=True, color=GRID, alpha=0.25, linewidth=0.7)
-        axes.set_axisbelow(True)
-        for name, spine in axes.spines.items():
-            spine.set_color(INK)
-            spine.set_visible(name in ("left", "bottom"))
-        axes.tick_params(colors=INK, labelsize=9)
-        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-            text.set_color(INK)
-        axes.title.set_fontsize(11)
-    return figure, panels
-
-
-def _legend(axes: Axes, **where: Any) -> None:
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, **where)
 
 
 def _curves(axes: Axes, rows: list[np.ndarray], colour: str, label: str) -> None:
@@ -427,60 +359,3 @@ def _curves(axes: Axes, rows: list[np.ndarray], colour: str, label: str) -> None
             label=f"{label}, mean of {len(rows)}",
             marker="o" if shortest == 1 else None,
         )
-
-
-def _heat_map(
-    grid: np.ndarray,
-    title: str,
-    axis_names: tuple[str, str],
-    bar_name: str,
-    rows: Sequence[str] | None,
-    columns: Sequence[str] | None,
-) -> Figure:
-    p, n = grid.shape
-    width = float(np.clip(1.9 + 0.55 * n, 4.2, 2 * WIDTH))
-    figure, (axes,) = _figure(width, float(np.clip(1.5 + 0.42 * p, 2.6, 9.0)))
-    known = grid[np.isfinite(grid)]
-    reach = float(np.abs(known).max()) if known.size and np.abs(known).max() > 0 else 1.0
-    mesh = axes.pcolormesh(
-        np.ma.masked_invalid(grid),
-        cmap="RdBu_r",
-        vmin=-reach,
-        vmax=reach,
-        rasterized=grid.size > _MAX_VECTOR_MARKS,
-    )
-    axes.grid(visible=False)
-    axes.invert_yaxis()
-    for labels, size, ticks in ((rows, p, axes.set_yticks), (columns, n, axes.set_xticks)):
-        names = [str(s) for s in labels] if labels is not None else [str(k) for k in range(size)]
-        if len(names) != size:
-            raise ValueError(f"{len(names)} labels for {size} rows or columns")
-        step = max(1, size // 20)
-        ticks([k + 0.5 for k in range(0, size, step)], names[::step])
-    if n > 4 and columns is not None and max(len(str(c)) for c in columns) > 4:
-        axes.tick_params(axis="x", labelrotation=45)
-    if p <= 12 and n <= 10:
-        for i in range(p):
-            for j in range(n):
-                dark = np.isfinite(grid[i, j]) and abs(grid[i, j]) > 0.6 * reach
-                # Cells keep their light-to-dark colours on any page, so their text is not the page's ink.
-                colour = "#ffffff" if dark else "#1c2734"
-                text = format_number(float(grid[i, j]), 2)
-                axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
-    axes.set_title(title)
-    axes.set_ylabel(axis_names[0])
-    axes.set_xlabel(axis_names[1])
-    bar = figure.colorbar(mesh, ax=axes)
-    bar.set_label(bar_name, color=INK)
-    bar.ax.tick_params(colors=INK, labelsize=8)
-    bar.outline.set_edgecolor(INK)
-    return figure
-
-
-def _finite(values: Any) -> np.ndarray:
-    v = np.ravel(np.asarray(values, dtype=float))
-    return v[np.isfinite(v)]
-
-
-def _with_unit(name: str, unit: str) -> str:
-    return f"{name} [{unit}]" if unit else name

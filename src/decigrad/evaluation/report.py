@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decigrad.evaluation.figures import INK, PALETTE, PAPER
+from decigrad.evaluation._style import INK, PALETTE, PAPER
 from decigrad.evaluation.statistics import format_number
 
 if TYPE_CHECKING:
