@@ -1,0 +1,154 @@
+"""Data: features, true parameters, known parameters and weights, one row a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from decigrad.errors import ModelError
+
+if TYPE_CHECKING:
+    from decigrad.layer import DecisionLayer
+
+
+class Dataset:
+    """N samples of features and of the parameters that were true for them.
+
+    Args:
+        features: [N, ...], an array or a pandas or polars frame.
+        targets: true values of the predicted parameters, by name, each [N, *shape].
+        known: values of the `known` parameters, by name, each [N, *shape]; they are given at decision time.
+        weights: [N], nonnegative weights of the samples in training; default 1.
+
+    Raises:
+        ModelError: no samples, lengths that differ, NaN or infinite entries (naming the first).
+    """
+
+    def __init__(
+        self,
+        features: Any,
+        targets: Mapping[str, Any],
+        known: Mapping[str, Any] | None = None,
+        weights: Any = None,
+    ) -> None:
+        self.feature_names = [str(c) for c in features.columns] if hasattr(features, "columns") else None
+        self.features = _array("features", features)
+        if self.features.ndim == 0 or len(self.features) == 0:
+            raise ModelError("the dataset is empty: features has no rows")
+        if self.features.ndim == 1:
+            raise ModelError(f"features must be [N, p], got shape {self.features.shape}; use features[:, None]")
+        if not targets:
+            raise ModelError("the dataset has no targets: pass the true parameters by name")
+        self.targets = {name: _array(f"target {name!r}", value) for name, value in targets.items()}
+        self.known = {name: _array(f"known {name!r}", value) for name, value in (known or {}).items()}
+        self.weights = np.ones(len(self)) if weights is None else _array("weights", weights)
+        if self.weights.shape != (len(self),) or (self.weights < 0).any() or not self.weights.any():
+            raise ModelError(f"weights must be [{len(self)}], nonnegative and not all zero")
+        for kind, arrays in (("target", self.targets), ("known", self.known)):
+            for name, array in arrays.items():
+                if array.ndim == 0 or len(array) != len(self):
+                    rows = len(array) if array.ndim else "no"
+                    raise ModelError(f"{kind} {name!r} has {rows} rows, features has {len(self)}")
+        both = set(self.targets) & set(self.known)
+        if both:
+            raise ModelError(f"parameters {sorted(both)} are given both as targets and as known")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __repr__(self) -> str:
+        parts = [f"{n}{list(a.shape[1:])}" for n, a in {**self.targets, **self.known}.items()]
+        return f"<Dataset of {len(self)} samples: features{list(self.features.shape[1:])}, {', '.join(parts)}>"
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """True and known parameters together."""
+        return {**self.targets, **self.known}
+
+    def take(self, index: Any) -> Dataset:
+        """The samples at the given positions (or where a mask is true)."""
+        index = np.asarray(index)
+        taken = object.__new__(Dataset)
+        taken.feature_names = self.feature_names
+        taken.features, taken.weights = self.features[index], self.weights[index]
+        taken.targets = {n: a[index] for n, a in self.targets.items()}
+        taken.known = {n: a[index] for n, a in self.known.items()}
+        if len(taken) == 0:
+            raise ModelError("the selection of samples is empty")
+        return taken
+
+    def split(self, fraction: float, *, seed: int | None = 0) -> tuple[Dataset, Dataset]:
+        """Two datasets with about `fraction` and 1 − `fraction` of the samples.
+
+        Shuffled with `seed`; in the order of time (the first part first) with `seed=None`.
+        """
+        if not 0.0 < fraction < 1.0:
+            raise ModelError(f"split: fraction must lie between 0 and 1, got {fraction}")
+        n = len(self)
+        order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
+        cut = min(max(round(fraction * n), 1), n - 1)
+        if n < 2:
+            raise ModelError("split needs at least two samples")
+        return self.take(order[:cut]), self.take(order[cut:])
+
+    def check(self, layer: DecisionLayer) -> None:
+        """Refuse data that do not fit the layer's parameters, naming the parameter and the fix."""
+        for name in layer.predicts:
+            if name not in self.targets:
+                raise ModelError(f"the layer predicts {name!r}, but the dataset has no target of that name")
+        layer.model.check_names([*self.targets, *self.known])
+        extra = [n for n in self.targets if n not in layer.predicts]
+        if extra:
+            raise ModelError(f"targets {extra} are not predicted by the layer; pass them as known=")
+        for name, parameter in layer.parameters.items():
+            if name not in self.parameters:
+                if parameter.value is None:
+                    raise ModelError(f"known parameter {name!r} is neither in the dataset nor has it a value")
+                continue
+            shape = self.parameters[name].shape[1:]
+            if shape != parameter.shape:
+                raise ModelError(f"parameter {name!r} has shape {parameter.shape}, got {shape} per sample")
+            parameter.check(self.parameters[name])
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    raw = value.to_numpy() if hasattr(value, "to_numpy") else value
+    try:
+        array = np.asarray(raw, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{name} must be numbers: {error}") from None
+    bad = ~np.isfinite(array)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ModelError(
+            f"{name}: row {where[0] if where else 0}, entry {list(where[1:])} is NaN or infinite "
+            f"({int(bad.sum())} such entries); drop or fill them"
+        )
+    return array
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and standard deviation of features [p] and of flattened targets [m]; constants are left alone."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+    shift: np.ndarray
+    scale: np.ndarray
+
+    @staticmethod
+    def of(data: Dataset, names: Iterable[str]) -> Scaling:
+        """Fitted on the data, with its weights."""
+        features = data.features.reshape(len(data), -1)
+        targets = np.concatenate([data.targets[n].reshape(len(data), -1) for n in names], axis=1)
+        w = data.weights / data.weights.sum()
+
+        def moments(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            mean = w @ a
+            deviation = np.sqrt(w @ (a - mean) ** 2)
+            return mean, np.where(deviation > 1e-12 * (1.0 + np.abs(mean)), deviation, 1.0)
+
+        return Scaling(*moments(features), *moments(targets))

@@ -1,0 +1,54 @@
+"""Losses of the prediction alone: the two-stage baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from decigrad.errors import ModelError
+from decigrad.losses.protocol import Batch, Parameters
+
+if TYPE_CHECKING:
+    from decigrad.layer import DecisionLayer
+
+
+@dataclass(frozen=True)
+class MSE:
+    """Mean squared error over the entries of all predicted parameters, trained by gradient.
+
+    mse = (1/m) Σⱼ (ĉⱼ − cⱼ)²
+    """
+
+    decides = False
+
+    def check(self, layer: DecisionLayer) -> None:
+        return None
+
+    def queries(self, layer: DecisionLayer, predicted: Parameters, batch: Batch) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def value(
+        self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, dict[str, Any]], batch: Batch
+    ) -> Any:
+        total: Any = 0.0
+        count = 0
+        for name in layer.predicts:
+            shape = layer.parameters[name].shape
+            error = (predicted[name] - batch.targets[name]) ** 2
+            total = total + error.sum(axis=tuple(range(error.ndim - len(shape), error.ndim)))
+            count += layer.parameters[name].size
+        return total / count
+
+
+@dataclass(frozen=True)
+class LeastSquares(MSE):
+    """Least squares in closed form, for `Linear`; with `ridge` > 0, ridge regression (bias unpenalized).
+
+    minimize over W, b:   Σᵢ ‖W φᵢ + b − cᵢ‖² + ridge · ‖W‖²
+    """
+
+    ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.ridge >= 0:
+            raise ModelError(f"LeastSquares: ridge must be ≥ 0, got {self.ridge}")

@@ -1,0 +1,231 @@
+"""Predictors: from features to a dict of parameters.
+
+`Linear` and `MLP` are recipes; `fit` initializes them for the data at hand. Any callable pytree works in
+their place (an Equinox module, say): it maps the features of *one* sample to a dict of arrays named like the
+predicted parameters, or to one array when one parameter is predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from decigrad.compiled import float64
+from decigrad.data import Dataset, Scaling
+from decigrad.errors import ModelError
+
+if TYPE_CHECKING:
+    from decigrad.layer import DecisionLayer
+
+Outputs = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class _Scaled(eqx.Module):
+    """Standardized inputs and outputs around a network. NumPy leaves are not trained."""
+
+    mean: np.ndarray | None
+    spread: np.ndarray | None
+    shift: np.ndarray | None
+    scale: np.ndarray | None
+    outputs: Outputs = eqx.field(static=True)
+
+    def inputs(self, features: Any) -> Any:
+        flat = jnp.reshape(features, -1)
+        return flat if self.mean is None else (flat - self.mean) / self.spread
+
+    def finished(self, flat: Any) -> dict[str, Any]:
+        if self.shift is not None:
+            flat = self.shift + self.scale * flat
+        found, start = {}, 0
+        for name, shape in self.outputs:
+            size = int(np.prod(shape, dtype=int))
+            found[name] = flat[start : start + size].reshape(shape)
+            start += size
+        return found
+
+
+class LinearPredictor(_Scaled):
+    """ĉ = W φ + b, for flattened features φ [p] and flattened, concatenated parameters ĉ [m]."""
+
+    weight: Any
+    bias: Any
+
+    def __call__(self, features: Any) -> dict[str, Any]:
+        flat = self.weight @ self.inputs(features)
+        return self.finished(flat if self.bias is None else flat + self.bias)
+
+    @property
+    def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        """W [m, p] and b [m] in the units of the data."""
+        weight = np.asarray(self.weight, np.float64)
+        bias = np.zeros(len(weight)) if self.bias is None else np.asarray(self.bias, np.float64)
+        if self.scale is None or self.mean is None:
+            return weight, bias
+        raw = self.scale[:, None] * weight / self.spread
+        return raw, self.shift + self.scale * bias - raw @ self.mean
+
+    def with_coefficients(self, weight: np.ndarray, bias: np.ndarray | None = None) -> LinearPredictor:
+        """The same predictor with W and b (in the units of the data) in place of its own."""
+        offset = np.zeros(len(weight)) if bias is None else np.asarray(bias)
+        if self.scale is not None and self.mean is not None:
+            offset = (offset + weight @ self.mean - self.shift) / self.scale
+            weight = weight * self.spread / self.scale[:, None]
+        with float64():
+            new = (jnp.asarray(weight), None if self.bias is None else jnp.asarray(offset))
+        return eqx.tree_at(lambda m: (m.weight, m.bias), self, new, is_leaf=lambda leaf: leaf is None)
+
+
+class MLPPredictor(_Scaled):
+    """A fully connected network with one activation between its layers."""
+
+    layers: tuple[eqx.nn.Linear, ...]
+    activation: Any = eqx.field(static=True)
+
+    def __call__(self, features: Any) -> dict[str, Any]:
+        value = self.inputs(features)
+        for layer in self.layers[:-1]:
+            value = self.activation(layer(value))
+        return self.finished(self.layers[-1](value))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear predictor ĉ = W φ + b.
+
+    Args:
+        bias: with an intercept b.
+        standardize: train in standardized features and targets (the same functions, better conditioned);
+            default: as `bias`, since scaling shifts the origin.
+    """
+
+    bias: bool = True
+    standardize: bool | None = None
+
+    def init(self, data: Dataset, outputs: Outputs, seed: int = 0) -> LinearPredictor:
+        """A predictor that starts at zero (in standardized units: at the mean of the targets)."""
+        standardize = self.bias if self.standardize is None else self.standardize
+        if standardize and not self.bias:
+            raise ModelError("Linear: standardize=True needs bias=True, because centring moves the origin")
+        inputs = int(np.prod(data.features.shape[1:]))
+        size = sum(int(np.prod(shape, dtype=int)) for _, shape in outputs)
+        with float64():
+            return LinearPredictor(
+                *_scaling(data, outputs, standardize),
+                outputs=outputs,
+                weight=jnp.zeros((size, inputs)),
+                bias=jnp.zeros(size) if self.bias else None,
+            )
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A multilayer perceptron with hidden layers of the given widths, on standardized data.
+
+    Args:
+        hidden: widths of the hidden layers.
+        activation: name of a function of `jax.nn`.
+    """
+
+    hidden: tuple[int, ...] = (64,)
+    activation: str = "relu"
+
+    def init(self, data: Dataset, outputs: Outputs, seed: int = 0) -> MLPPredictor:
+        """A randomly initialized network; the same seed gives the same bits."""
+        if not hasattr(jax.nn, self.activation):
+            raise ModelError(f"MLP: jax.nn has no activation {self.activation!r}")
+        size = sum(int(np.prod(shape, dtype=int)) for _, shape in outputs)
+        widths = [int(np.prod(data.features.shape[1:])), *self.hidden, size]
+        with float64():
+            keys = jax.random.split(jax.random.key(seed), len(widths) - 1)
+            layers = tuple(
+                eqx.nn.Linear(a, b, key=k) for a, b, k in zip(widths[:-1], widths[1:], keys, strict=True)
+            )
+        return MLPPredictor(
+            *_scaling(data, outputs, True),
+            outputs=outputs,
+            layers=layers,
+            activation=getattr(jax.nn, self.activation),
+        )
+
+
+def _scaling(data: Dataset, outputs: Outputs, on: bool) -> tuple[Any, Any, Any, Any]:
+    if not on:
+        return None, None, None, None
+    s = Scaling.of(data, [name for name, _ in outputs])
+    return s.mean, s.spread, s.shift, s.scale
+
+
+def outputs_of(layer: DecisionLayer) -> Outputs:
+    """Names and shapes of the layer's predicted parameters."""
+    return tuple((name, layer.parameters[name].shape) for name in layer.predicts)
+
+
+def initialized(predictor: Any, layer: DecisionLayer, data: Dataset, seed: int) -> Any:
+    """The predictor itself, or what its recipe makes of the data; its outputs are checked.
+
+    Raises:
+        ModelError: not callable, or outputs that do not match the predicted parameters.
+    """
+    outputs = outputs_of(layer)
+    made = predictor.init(data, outputs, seed) if isinstance(predictor, Linear | MLP) else predictor
+    if not callable(made):
+        raise ModelError(f"a predictor must be Linear, MLP or a callable, got {type(predictor).__name__}")
+    sample = jax.ShapeDtypeStruct(data.features.shape[1:], np.float64)
+    with float64():
+        found = eqx.filter_eval_shape(lambda m, x: named(m(x), outputs), made, sample)
+    for name, shape in outputs:
+        if name not in found:
+            raise ModelError(f"the predictor returns {sorted(found)}, but not the parameter {name!r}")
+        if found[name].shape != shape:
+            raise ModelError(f"the predictor returns {name!r} of shape {found[name].shape}, expected {shape}")
+    return made
+
+
+def named(value: Any, outputs: Outputs) -> dict[str, Any]:
+    """A predictor's output as a dict; a bare array is the one predicted parameter."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if len(outputs) == 1:
+        return {outputs[0][0]: jnp.reshape(value, outputs[0][1])}
+    raise ModelError(f"the predictor must return a dict with {[name for name, _ in outputs]}")
+
+
+def predict(predictor: Any, features: Any, outputs: Outputs) -> dict[str, np.ndarray]:
+    """Predictions for a batch of features [B, ...], in float64: by name, [B, *shape]."""
+    with float64():
+        found = _predict(predictor, jnp.asarray(np.asarray(features, np.float64)), outputs)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+@eqx.filter_jit
+def _predict(predictor: Any, features: Any, outputs: Outputs) -> dict[str, Any]:
+    return jax.vmap(lambda x: named(predictor(x), outputs))(features)
+
+
+def least_squares(
+    predictor: LinearPredictor, data: Dataset, weights: np.ndarray | None = None, ridge: float = 0.0
+) -> LinearPredictor:
+    """The linear predictor that minimizes Σ wᵢ‖W φᵢ + b − cᵢ‖² + ridge·‖W‖²_F, in closed form.
+
+    The bias is not penalized; with several solutions, the one of minimum norm.
+    """
+    names = [name for name, _ in predictor.outputs]
+    w = np.sqrt(data.weights if weights is None else weights)[:, None]
+    features = data.features.reshape(len(data), -1)
+    targets = np.concatenate([data.targets[n].reshape(len(data), -1) for n in names], axis=1)
+    columns = features if predictor.bias is None else np.column_stack([features, np.ones(len(data))])
+    if ridge > 0:
+        penalty = np.sqrt(ridge) * np.eye(features.shape[1], columns.shape[1])
+        left, right = np.vstack([w * columns, penalty]), np.vstack([w * targets, np.zeros((len(penalty), targets.shape[1]))])
+    else:
+        left, right = w * columns, w * targets
+    solution = np.linalg.lstsq(left, right, rcond=None)[0].T
+    if predictor.bias is None:
+        return predictor.with_coefficients(solution)
+    return predictor.with_coefficients(solution[:, :-1], solution[:, -1])

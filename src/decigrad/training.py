@@ -1,0 +1,642 @@
+"""`fit`: train a predictor by a loss of its decisions, from two-stage on, and choose honestly.
+
+    predict → solve → loss → gradient, for several *lanes* at once
+
+A lane is one training: its own weights, samples and proximal weight. Cross-validation trains every fold ×
+candidate as a lane of one batch, so a solver sees one large batch a step. With a device solver a whole
+epoch is one compiled call; with a host solver each step is predict (compiled) → solve (host) → cotangents
+(compiled) → adjoint (host) → gradient of the weights (compiled), so that no callback is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from decigrad.compiled import float64
+from decigrad.data import Dataset
+from decigrad.errors import ModelError, SolveError
+from decigrad.gradients.implicit import residual
+from decigrad.layer import DecisionLayer
+from decigrad.losses import MSE, Batch, LeastSquares, Loss, Regret
+from decigrad.predictors import LinearPredictor, initialized, least_squares, named, outputs_of
+from decigrad.progress import Progress
+
+CHUNK = 8192  # samples × lanes solved at once when judging
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Choose the proximal weight and the number of epochs by k-fold cross-validation, then refit on all data.
+
+    Training minimizes, from the two-stage predictor ĉ₀ on,
+
+        mean loss + weight · L₀ · mean ‖(ĉ − ĉ₀)/σ‖²/m
+
+    with L₀ the two-stage training loss and σ the targets' standard deviations, so that a weight has no
+    unit. An infinite weight is two-stage itself, always a candidate. A challenger replaces it only if its
+    held-out gain exceeds `caution` standard errors of the paired difference.
+
+    Args:
+        folds: number of folds.
+        weights: proximal weights to try.
+        caution: standard errors by which a candidate must beat two-stage.
+        ordered: folds are contiguous blocks (time series) instead of random.
+    """
+
+    folds: int = 5
+    weights: tuple[float, ...] = (0.1, 1.0, 10.0)
+    caution: float = 0.5
+    ordered: bool = False
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ModelError(f"CrossValidation: folds must be at least 2, got {self.folds}")
+        if not self.weights or any(not w >= 0 for w in self.weights):
+            raise ModelError(f"CrossValidation: weights must be ≥ 0, got {self.weights}")
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Train on a part of the data and stop early by the loss on the rest; the best epoch is returned.
+
+    Args:
+        fraction: share of the samples held out.
+        patience: epochs without improvement after which training stops.
+        ordered: hold out the last samples (time series) instead of random ones.
+    """
+
+    fraction: float = 0.2
+    patience: int = 20
+    ordered: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ModelError(f"HoldOut: fraction must lie between 0 and 1, got {self.fraction}")
+
+
+@dataclass
+class FitResult:
+    """What `fit` returns.
+
+    Attributes:
+        predictor: the trained predictor, a callable pytree.
+        two_stage: the predictor that training started from.
+        history: by epoch of the final training: "loss", "failed" (samples without a decision) and, where
+            something was held out, "validation".
+        chosen: proximal weight and epochs that were chosen, and the scores behind the choice.
+        seconds: wall time in all.
+        solver_calls: programs solved.
+        interrupted: Ctrl-C ended the training; the predictor is the last complete epoch's.
+    """
+
+    predictor: Any
+    two_stage: Any
+    history: dict[str, list[float]]
+    chosen: dict[str, Any]
+    seconds: float
+    solver_calls: int
+    interrupted: bool = False
+
+
+def fit(
+    predictor: Any,
+    layer: DecisionLayer,
+    data: Dataset,
+    loss: Loss | None = None,
+    *,
+    seed: int | Any = 0,
+    selection: CrossValidation | HoldOut | None | str = "default",
+    epochs: int = 60,
+    batch_size: int = 32,
+    learning_rate: float = 0.01,
+    optimizer: optax.GradientTransformation | None = None,
+    proximal_weight: float = 0.0,
+    warm_start: bool | Any = True,
+    validation: Dataset | None = None,
+    progress: bool | None = None,
+) -> FitResult:
+    """Train a predictor for the decisions that a layer makes with its predictions.
+
+    Args:
+        predictor: `Linear()`, `MLP()`, or any callable pytree (see `decigrad.predictors`).
+        layer: the decision layer.
+        data: features, true and known parameters.
+        loss: `Regret()` by default; `MSE()` and `LeastSquares()` are the two-stage losses.
+        seed: an int, or a NumPy random generator with `.permutation`, which shuffles the samples.
+        selection: `CrossValidation()` (default for losses of the decision), `HoldOut()`, or None: all
+            epochs on all data with `proximal_weight`.
+        epochs: passes over the data (at most, where some are selected).
+        batch_size: samples a step.
+        learning_rate: of Adam; in standardized units for `Linear()` and `MLP()`.
+        optimizer: an optax transformation in place of Adam.
+        proximal_weight: pull towards two-stage (see `CrossValidation`), used when selection is None.
+        warm_start: start from two-stage: least squares for `Linear`, else the mean squared error by
+            gradient. False starts from the predictor as it is; a predictor starts from that one.
+        validation: other data on which the loss is recorded every epoch; it decides nothing.
+        progress: a progress bar; by default where the terminal shows one.
+
+    Raises:
+        ModelError: data, predictor or loss do not fit the layer.
+        SolveError: every sample of an epoch failed, or the loss became NaN.
+    """
+    started = time.perf_counter()
+    loss = Regret() if loss is None else loss
+    data.check(layer)
+    loss.check(layer)
+    if epochs < 1 or batch_size < 1:
+        raise ModelError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
+    if selection == "default":
+        selection = CrossValidation() if loss.decides else None
+    rng = np.random.default_rng(seed) if isinstance(seed, int | np.integer) else seed
+    start = initialized(predictor, layer, data, int(seed) if isinstance(seed, int | np.integer) else 0)
+    with float64():
+        bar = Progress(progress)
+        trainer = _Trainer(start, layer, loss, data, optimizer or optax.adam(learning_rate), batch_size)
+        run = _Run(trainer, rng, epochs, bar, validation)
+        try:
+            with bar:
+                result = run.fit(selection, start, proximal_weight, warm_start)
+        except KeyboardInterrupt:
+            result = run.rescued()
+    return replace(result, seconds=time.perf_counter() - started, solver_calls=run.calls)
+
+
+# -------------------------------------------------------------------------------------------------- the run
+
+
+class _Run:
+    """One `fit`: two-stage, selection, final training. Remembers the best so far for Ctrl-C."""
+
+    def __init__(
+        self, trainer: _Trainer, rng: Any, epochs: int, bar: Progress, validation: Dataset | None
+    ) -> None:
+        self.trainer, self.rng, self.epochs, self.bar = trainer, rng, epochs, bar
+        self.validation = None if validation is None else trainer.like(validation)
+        self.history: dict[str, list[float]] = {"loss": [], "failed": []}
+        self.best: Any = None
+        self.anchor: Any = None
+        self.others: list[_Trainer] = [trainer] + ([self.validation] if self.validation else [])
+
+    @property
+    def calls(self) -> int:
+        return sum(t.calls for t in self.others)
+
+    def fit(self, selection: Any, start: Any, proximal_weight: float, warm_start: Any) -> FitResult:
+        everything = np.arange(len(self.trainer.data))
+        if isinstance(self.trainer.loss, LeastSquares):
+            found = self._closed_form(start, everything)
+            return FitResult(found, found, {}, {"method": "closed form"}, 0.0, 0)
+        if selection is None:
+            self.anchor = self._two_stage(start, [everything], warm_start)[0]
+            return self._final(proximal_weight, self.epochs, {"proximal_weight": proximal_weight})
+        if isinstance(selection, HoldOut):
+            return self._hold_out(selection, start, warm_start)
+        chosen = self._cross_validate(selection, start, warm_start)
+        self.anchor = self._two_stage(start, [everything], warm_start)[0]
+        return self._final(chosen["proximal_weight"], chosen["epochs"], chosen)
+
+    def rescued(self) -> FitResult:
+        """The best predictor at hand when the user interrupts."""
+        if self.best is None:
+            raise KeyboardInterrupt
+        return FitResult(self.best, self.anchor, self.history, {"interrupted": True}, 0.0, 0, interrupted=True)
+
+    def _closed_form(self, start: Any, index: np.ndarray) -> LinearPredictor:
+        if not isinstance(start, LinearPredictor):
+            raise ModelError("LeastSquares in closed form needs Linear(); use MSE() for other predictors")
+        ridge = self.trainer.loss.ridge if isinstance(self.trainer.loss, LeastSquares) else 0.0
+        return least_squares(start, self.trainer.data.take(index), ridge=ridge)
+
+    def _two_stage(self, start: Any, parts: list[np.ndarray], warm_start: Any) -> list[Any]:
+        """The two-stage predictor of each part of the data (or the start given in its place)."""
+        if warm_start is False or not self.trainer.loss.decides:
+            return [start] * len(parts)
+        if warm_start is not True:
+            return [initialized(warm_start, self.trainer.layer, self.trainer.data, 0)] * len(parts)
+        if isinstance(start, LinearPredictor):
+            return [self._closed_form(start, part) for part in parts]
+        twin = _Trainer(
+            start, self.trainer.layer, MSE(), self.trainer.data, self.trainer.optimizer, self.trainer.batch_size
+        )
+        lanes = twin.lanes([start] * len(parts), parts, np.zeros(len(parts)), np.zeros(len(parts)))
+        rng = np.random.default_rng(0)
+        for _ in self.bar.track(range(self.epochs), "two-stage"):
+            twin.epoch(lanes, rng)
+        return [twin.predictor(lanes, i) for i in range(len(parts))]
+
+    def _final(self, weight: float, epochs: int, chosen: dict[str, Any]) -> FitResult:
+        trainer, everything = self.trainer, np.arange(len(self.trainer.data))
+        self.best = self.anchor
+        if np.isinf(weight) or epochs == 0:
+            return FitResult(self.anchor, self.anchor, self.history, chosen, 0.0, 0)
+        unit = trainer.judge(trainer.lanes([self.anchor], [everything], np.zeros(1), np.zeros(1)), [everything])
+        lanes = trainer.lanes([self.anchor], [everything], np.array([weight]), unit.mean)
+        for _ in self.bar.track(range(epochs), "training"):
+            self._record(trainer.epoch(lanes, self.rng), 0)
+            if self.validation is not None:
+                score = self.validation.judge(lanes, [np.arange(len(self.validation.data))])
+                self.history.setdefault("validation", []).append(float(score.mean[0]))
+            self.best = trainer.predictor(lanes, 0)
+            self.bar.show(**{k: v[-1] for k, v in self.history.items()})
+        return FitResult(self.best, self.anchor, self.history, chosen, 0.0, 0)
+
+    def _record(self, outcome: tuple[np.ndarray, np.ndarray], lane: int) -> None:
+        self.history["loss"].append(float(outcome[0][lane]))
+        self.history["failed"].append(int(outcome[1][lane]))
+
+    def _hold_out(self, how: HoldOut, start: Any, warm_start: Any) -> FitResult:
+        trainer, n = self.trainer, len(self.trainer.data)
+        held = min(max(round(how.fraction * n), 1), n - 1)
+        if n < 2:
+            raise ModelError("HoldOut needs at least two samples")
+        order = np.arange(n) if how.ordered else self.rng.permutation(n)
+        train, test = order[: n - held], order[n - held :]
+        self.anchor = self._two_stage(start, [train], warm_start)[0]
+        lanes = trainer.lanes([self.anchor], [train], np.zeros(1), np.zeros(1))
+        best = float(trainer.judge(lanes, [test]).mean[0])
+        self.best, since, at = self.anchor, 0, 0
+        for epoch in self.bar.track(range(self.epochs), "training"):
+            self._record(trainer.epoch(lanes, self.rng), 0)
+            score = float(trainer.judge(lanes, [test]).mean[0])
+            self.history.setdefault("validation", []).append(score)
+            self.bar.show(loss=self.history["loss"][-1], validation=score)
+            since += 1
+            if score < best:
+                best, since, at, self.best = score, 0, epoch + 1, trainer.predictor(lanes, 0)
+            if since > how.patience:
+                break
+        return FitResult(self.best, self.anchor, self.history, {"epochs": at, "validation": best}, 0.0, 0)
+
+    def _cross_validate(self, how: CrossValidation, start: Any, warm_start: Any) -> dict[str, Any]:
+        """Proximal weight and number of epochs with the best held-out loss, two-stage included."""
+        trainer, n = self.trainer, len(self.trainer.data)
+        if n < 2 * how.folds:
+            raise ModelError(f"CrossValidation with {how.folds} folds needs at least {2 * how.folds} samples, got {n}")
+        order = np.arange(n) if how.ordered else self.rng.permutation(n)
+        held = np.array_split(order, how.folds)
+        kept = [np.setdiff1d(order, part, assume_unique=True) for part in held]
+        anchors = self._two_stage(start, kept, warm_start)
+        finite = [w for w in how.weights if np.isfinite(w)] if trainer.loss.decides else [0.0]
+        repeat = len(finite)
+        first = trainer.lanes(anchors, kept, np.zeros(how.folds), np.zeros(how.folds))
+        units = trainer.judge(first, kept).mean
+        before = trainer.judge(first, held)
+        lanes = trainer.lanes(
+            [a for a in anchors for _ in finite],
+            [k for k in kept for _ in finite],
+            np.tile(finite, how.folds),
+            np.repeat(units, repeat),
+        )
+        parts = [h for h in held for _ in finite]
+        reference = [v for v in before.values for _ in finite]
+        gains = np.zeros((self.epochs + 1, repeat))
+        errors = np.zeros_like(gains)
+        for epoch in self.bar.track(range(1, self.epochs + 1), "cross-validation"):
+            trainer.epoch(lanes, self.rng)
+            judged = trainer.judge(lanes, parts)
+            for j in range(repeat):
+                each = [
+                    (r - v) * w
+                    for r, v, w in list(zip(reference, judged.values, judged.weights, strict=True))[j::repeat]
+                ]
+                together = np.concatenate(each)
+                total = sum(w.sum() for w in judged.weights[j::repeat])
+                gains[epoch, j] = together.sum() / total
+                errors[epoch, j] = together.std(ddof=1) * np.sqrt(together.size) / total
+            self.bar.show(gain=float(gains[epoch].max()))
+        return _choice(how, finite, gains, errors, float(np.average(before.mean, weights=[h.size for h in held])))
+
+
+def _choice(
+    how: CrossValidation, weights: list[float], gains: np.ndarray, errors: np.ndarray, two_stage: float
+) -> dict[str, Any]:
+    epoch, j = np.unravel_index(int(np.argmax(gains - how.caution * errors)), gains.shape)
+    found = {"two_stage_score": two_stage, "gain": float(gains[epoch, j]), "standard_error": float(errors[epoch, j])}
+    if epoch == 0 or gains[epoch, j] <= how.caution * errors[epoch, j]:
+        return {"proximal_weight": float("inf"), "epochs": 0, **found}
+    return {"proximal_weight": weights[int(j)], "epochs": int(epoch), **found}
+
+
+# ---------------------------------------------------------------------------------------------- the trainer
+
+
+@dataclass
+class _Lanes:
+    """State of several trainings: stacked weights, optimizer states and anchors; samples and proximal pull."""
+
+    weights: Any
+    state: Any
+    anchor: Any
+    index: np.ndarray  # [L, n] positions in the data, padded
+    mask: np.ndarray  # [L, n] 1 for real, 0 for padding
+    pull: np.ndarray  # [L] proximal weight × unit
+
+
+@dataclass
+class _Judged:
+    mean: np.ndarray  # [L]
+    values: list[np.ndarray]  # by lane, [n_l]
+    weights: list[np.ndarray] = field(default_factory=list)
+
+
+class _Trainer:
+    """Steps and judgements for lanes of one predictor structure, layer, loss and dataset."""
+
+    def __init__(
+        self,
+        predictor: Any,
+        layer: DecisionLayer,
+        loss: Loss,
+        data: Dataset,
+        optimizer: optax.GradientTransformation,
+        batch_size: int,
+    ) -> None:
+        self.layer, self.loss, self.data = layer, loss, data
+        self.optimizer, self.batch_size = optimizer, batch_size
+        self.outputs = outputs_of(layer)
+        trained, self.structure = eqx.partition(predictor, eqx.is_inexact_array)
+        if not jax.tree_util.tree_leaves(trained):
+            raise ModelError("the predictor has nothing to train: no floating-point JAX arrays among its leaves")
+        self.calls = 0
+        self.judging = layer.exact
+        self.arrays = self._arrays()
+        names = [name for name, _ in self.outputs]
+        spread = {n: data.targets[n].std(axis=0) for n in names}
+        self.spread = {n: np.where(s > 0, s, 1.0) for n, s in spread.items()}
+        self.size = sum(layer.parameters[n].size for n in names)
+        self._scan = jax.jit(self._device_epoch)
+        self._predicted = jax.jit(self._predict)
+        self._cotangents = jax.jit(self._host_value)
+        self._updated = jax.jit(self._host_update)
+        self._judged = jax.jit(self._device_judge)
+        self._scored = jax.jit(self._host_judge)
+
+    def like(self, data: Dataset) -> _Trainer:
+        """The same trainer on other data."""
+        data.check(self.layer)
+        predictor = eqx.combine(eqx.filter(self.structure, eqx.is_inexact_array), self.structure)
+        twin = object.__new__(_Trainer)
+        twin.__dict__.update(self.__dict__)
+        twin.data, twin.calls = data, 0
+        twin.arrays = twin._arrays()
+        twin._judged, twin._scored = jax.jit(twin._device_judge), jax.jit(twin._host_judge)
+        twin._predicted = jax.jit(twin._predict)
+        del predictor
+        return twin
+
+    def _arrays(self) -> Batch:
+        data = self.data
+        if self.loss.decides:
+            labels = self.judging.solve(data.parameters)
+            self.calls += len(data)
+            optimal, value = labels.x, labels.objective
+        else:
+            optimal, value = {}, np.zeros(len(data))
+        return jax.tree_util.tree_map(
+            jnp.asarray,
+            Batch(np.arange(len(data)), data.features, data.targets, data.known, optimal, value, data.weights),
+        )
+
+    # ------------------------------------------------------------------------------------------- lanes
+
+    def lanes(self, predictors: list[Any], parts: list[np.ndarray], weights: np.ndarray, unit: np.ndarray) -> _Lanes:
+        """One lane for each predictor, on its part of the data, pulled to where it starts."""
+        stacked = jax.tree_util.tree_map(
+            lambda *leaves: jnp.stack(leaves), *[eqx.filter(p, eqx.is_inexact_array) for p in predictors]
+        )
+        index, mask = _padded(parts)
+        return _Lanes(
+            stacked, jax.vmap(self.optimizer.init)(stacked), stacked, index, mask, np.asarray(weights) * np.asarray(unit)
+        )
+
+    def predictor(self, lanes: _Lanes, lane: int) -> Any:
+        """The predictor of one lane."""
+        return eqx.combine(jax.tree_util.tree_map(lambda a: a[lane], lanes.weights), self.structure)
+
+    def epoch(self, lanes: _Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+        """One pass over every lane's samples, in place; mean loss and number of failed samples by lane."""
+        index, mask = self._batches(lanes, rng)
+        if self.loss.decides:
+            self.calls += int(mask.sum())
+        if self.layer.solver.host and self.loss.decides:
+            losses, failed = [], []
+            for step in range(len(index)):
+                value, bad = self._host_step(lanes, index[step], mask[step])
+                losses.append(value)
+                failed.append(bad)
+            loss, bad = np.mean(losses, axis=0), np.sum(failed, axis=0)
+        else:
+            lanes.weights, lanes.state, loss, bad = self._scan(
+                lanes.weights, lanes.state, lanes.anchor, lanes.pull, index, mask
+            )
+            loss, bad = np.asarray(loss), np.asarray(bad)
+        if not np.isfinite(loss).all():
+            raise SolveError("the training loss became NaN: lower the learning rate, or check the loss")
+        if (bad >= lanes.mask.sum(1)).any():
+            raise SolveError("every sample of an epoch failed to solve; see layer.solve(..., throw=False).status")
+        return loss, bad
+
+    def _batches(self, lanes: _Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and weights [steps, L, B]: every lane's samples in a fresh order, the last batch padded."""
+        lane_count, n = lanes.index.shape
+        size = min(self.batch_size, n)
+        steps = -(-n // size)
+        order = rng.permutation(n)
+        full = np.concatenate([order, np.zeros(steps * size - n, int)])
+        index = lanes.index[:, full].reshape(lane_count, steps, size).swapaxes(0, 1)
+        mask = lanes.mask[:, full].copy()
+        mask[:, n:] = 0.0
+        return index, mask.reshape(lane_count, steps, size).swapaxes(0, 1)
+
+    # -------------------------------------------------------------------------------------- shared parts
+
+    def _gather(self, index: Any, mask: Any) -> Batch:
+        batch = jax.tree_util.tree_map(lambda a: a[index], self.arrays)
+        return replace(batch, weight=batch.weight * mask)
+
+    def _predict(self, weights: Any, features: Any) -> dict[str, Any]:
+        """[L] weights and features [L, B, ...] to predictions [L, B, *shape]."""
+
+        def lane(w: Any, x: Any) -> dict[str, Any]:
+            model = eqx.combine(w, self.structure)
+            return jax.vmap(lambda one: named(model(one), self.outputs))(x)
+
+        return jax.vmap(lane)(weights, features)
+
+    def _deviation(self, predicted: dict[str, Any], anchor: Any, features: Any) -> Any:
+        """Mean squared deviation from the anchor by sample, in standard deviations of the targets."""
+        origin = jax.lax.stop_gradient(self._predict(anchor, features))
+        total: Any = 0.0
+        for name, shape in self.outputs:
+            moved = ((predicted[name] - origin[name]) / self.spread[name]) ** 2
+            total = total + moved.sum(axis=tuple(range(moved.ndim - len(shape), moved.ndim)))
+        return total / self.size
+
+    def _total(
+        self, predicted: dict[str, Any], answers: dict[str, Any], ok: Any, batch: Batch, anchor: Any, pull: Any
+    ) -> tuple[Any, tuple[Any, Any]]:
+        """Sum over lanes of the weighted mean loss plus the proximal term."""
+        value = self.loss.value(self.layer, predicted, answers, batch)
+        weight = batch.weight * ok
+        norm = jnp.maximum(weight.sum(-1), 1e-300)
+        loss = (jnp.where(ok, value, 0.0) * weight).sum(-1) / norm
+        near = (self._deviation(predicted, anchor, batch.features) * batch.weight).sum(-1)
+        near = pull * near / jnp.maximum(batch.weight.sum(-1), 1e-300)
+        return (loss + near).sum(), (loss, ((batch.weight > 0) & ~ok).sum(-1))
+
+    def _stepped(self, weights: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
+        updates, state = jax.vmap(self.optimizer.update)(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state
+
+    # ----------------------------------------------------------------------------------- device solvers
+
+    def _answers(self, layer: DecisionLayer, predicted: dict[str, Any], batch: Batch) -> tuple[dict[str, Any], Any]:
+        """Decisions for every query inside the trace (zeros where failed), and where all were solved."""
+        answers, ok = {}, jnp.ones(batch.weight.shape, bool)
+        for label, query in self.loss.queries(layer, predicted, batch).items():
+            decisions, status = layer.traced(query)
+            solved = status == 0
+            ok = ok & solved
+            answers[label] = {
+                name: jnp.where(solved.reshape(solved.shape + (1,) * (x.ndim - solved.ndim)), x, 0.0)
+                for name, x in decisions.items()
+            }
+        return answers, ok
+
+    def _device_epoch(self, weights: Any, state: Any, anchor: Any, pull: Any, index: Any, mask: Any) -> Any:
+        def objective(weights: Any, batch: Batch) -> Any:
+            predicted = self._predict(weights, batch.features)
+            answers, ok = self._answers(self.layer, predicted, batch)
+            return self._total(predicted, answers, ok, batch, anchor, pull)
+
+        def step(carry: Any, at: Any) -> Any:
+            weights, state = carry
+            batch = self._gather(*at)
+            (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights, batch)
+            return self._stepped(weights, state, gradient), record
+
+        (weights, state), (loss, failed) = jax.lax.scan(step, (weights, state), (index, mask))
+        return weights, state, loss.mean(0), failed.sum(0)
+
+    def _device_judge(self, weights: Any, index: Any) -> tuple[Any, Any]:
+        batch = self._gather(index, jnp.ones(index.shape))
+        predicted = self._predict(weights, batch.features)
+        answers, ok = self._answers(self.judging, predicted, batch)
+        return self.loss.value(self.judging, predicted, answers, batch), ok
+
+    # ------------------------------------------------------------------------------------- host solvers
+
+    def _solved(self, layer: DecisionLayer, predicted: Any, batch: Batch) -> tuple[Any, dict[str, Any], Any]:
+        solutions = {
+            label: layer.solve(query, throw=False)
+            for label, query in self.loss.queries(layer, predicted, batch).items()
+        }
+        ok = np.ones(batch.weight.shape, bool)
+        for solved in solutions.values():
+            ok &= solved.ok
+        answers = {
+            label: {name: np.nan_to_num(x) for name, x in solved.x.items()} for label, solved in solutions.items()
+        }
+        return solutions, answers, ok
+
+    def _host_step(self, lanes: _Lanes, index: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        batch = self._gather(index, mask)
+        predicted = self._predicted(lanes.weights, batch.features)
+        solutions, answers, ok = self._solved(self.layer, predicted, batch)
+        (direct, through), record = self._cotangents(predicted, answers, ok, batch, lanes.anchor, lanes.pull)
+        multipliers, raws, couplings = {}, {}, {}
+        for label, solved in solutions.items():
+            multipliers[label] = solved.adjoint(through[label], self.layer.form)
+            raws[label] = solved.raw
+            couplings[label] = self.layer.gradient.coupling(solved.program, solved.raw)
+        lanes.weights, lanes.state = self._updated(
+            lanes.weights, lanes.state, batch, direct, multipliers, raws, couplings
+        )
+        return np.asarray(record[0]), np.asarray(record[1])
+
+    def _host_value(
+        self, predicted: Any, answers: Any, ok: Any, batch: Batch, anchor: Any, pull: Any
+    ) -> tuple[Any, Any]:
+        def objective(predicted: Any, answers: Any) -> Any:
+            return self._total(predicted, answers, ok, batch, anchor, pull)
+
+        gradient, record = jax.grad(objective, argnums=(0, 1), has_aux=True)(predicted, answers)
+        return gradient, record
+
+    def _host_update(
+        self, weights: Any, state: Any, batch: Batch, direct: Any, multipliers: Any, raws: Any, couplings: Any
+    ) -> tuple[Any, Any]:
+        """The gradient of the weights: that of ⟨direct, ĉ⟩ − Σ λᵀR(θ(ĉ)), with λ and the solution fixed."""
+
+        def surrogate(weights: Any) -> Any:
+            predicted = self._predict(weights, batch.features)
+            total = sum((direct[name] * predicted[name]).sum() for name, _ in self.outputs)
+            for label, query in self.loss.queries(self.layer, predicted, batch).items():
+                total = total - self._pairing(query, multipliers[label], raws[label], couplings[label])
+            return total
+
+        return self._stepped(weights, state, jax.grad(surrogate)(weights))
+
+    def _pairing(self, query: Any, multiplier: Any, raw: Any, coupling: Any) -> Any:
+        values, _ = self.layer._arranged(query, jnp)
+
+        def one(values: Any, multiplier: Any, raw: Any, coupling: Any) -> Any:
+            program = self.layer.gradient.program(self.layer.form.assemble(values, jnp))
+            return multiplier @ residual(program, coupling, raw)
+
+        return jax.vmap(one, in_axes=(self.layer._axes(values), 0, 0, 0))(values, multiplier, raw, coupling).sum()
+
+    def _host_judge(self, predicted: Any, answers: Any, batch: Batch) -> Any:
+        return self.loss.value(self.judging, predicted, answers, batch)
+
+    # ------------------------------------------------------------------------------------------ judging
+
+    def judge(self, lanes: _Lanes, parts: list[np.ndarray]) -> _Judged:
+        """The loss of every lane on its part of the data, by sample; failed samples count as the worst seen."""
+        index, mask = _padded(parts)
+        width = max(1, min(index.shape[1], CHUNK // len(parts)))
+        values, goods = [], []
+        for start in range(0, index.shape[1], width):
+            columns = np.arange(start, start + width)
+            block = index[:, np.minimum(columns, index.shape[1] - 1)]
+            value, ok = self._judge_block(lanes.weights, block)
+            keep = (columns < index.shape[1]).sum()
+            values.append(np.asarray(value)[:, :keep])
+            goods.append(np.asarray(ok)[:, :keep])
+        if self.loss.decides:
+            self.calls += int(mask.sum())
+        value, good = np.concatenate(values, axis=1), np.concatenate(goods, axis=1)
+        worst = np.where(good, value, -np.inf).max(initial=0.0)
+        value = np.where(good, value, worst)
+        lists = [value[i, : part.size] for i, part in enumerate(parts)]
+        weights = [self.data.weights[part] for part in parts]
+        mean = np.array([np.average(v, weights=w) for v, w in zip(lists, weights, strict=True)])
+        return _Judged(mean, lists, weights)
+
+    def _judge_block(self, weights: Any, block: np.ndarray) -> tuple[Any, Any]:
+        if not (self.judging.solver.host and self.loss.decides):
+            return self._judged(weights, block)
+        batch = self._gather(block, np.ones(block.shape))
+        predicted = self._predicted(weights, batch.features)
+        _, answers, ok = self._solved(self.judging, predicted, batch)
+        return self._scored(predicted, answers, batch), ok
+
+
+def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Index lists of unequal length as one array [L, n] and a mask."""
+    longest = max(part.size for part in parts)
+    index = np.stack([np.concatenate([part, np.full(longest - part.size, part[0])]) for part in parts])
+    mask = np.stack([(np.arange(longest) < part.size).astype(float) for part in parts])
+    return index, mask
+
+
+Step = Callable[..., Any]
