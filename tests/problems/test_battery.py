@@ -175,7 +175,7 @@ def test_model_agrees_with_cvxpy(weights):
     rng = np.random.default_rng(4)
     for _ in range(3):
         price = rng.uniform(10, 120, size=24)
-        solution = model.solve({"log_price": np.log(price)})
+        solution = model.solve({"log_price": np.log(price)}, solver="daqp")
         charge, discharge, state, value = cvxpy_schedule(spec, price)
         assert float(solution.objective) == pytest.approx(value, abs=1e-6)
         np.testing.assert_allclose(solution.x["charge"], charge, atol=2e-5)
@@ -185,7 +185,7 @@ def test_model_agrees_with_cvxpy(weights):
 
 def test_the_battery_starts_half_full_and_loses_on_the_way():
     spec = battery.BatterySpec()
-    x = battery.battery_model(spec).solve({"log_price": np.log(np.linspace(90, 20, 24))}).x
+    x = battery.battery_model(spec).solve({"log_price": np.log(np.linspace(90, 20, 24))}, solver="daqp").x
     moves = spec.efficiency * x["charge"] - x["discharge"]
     np.testing.assert_allclose(x["state"], 0.5 + np.cumsum(moves), atol=1e-7)
 
@@ -193,7 +193,7 @@ def test_the_battery_starts_half_full_and_loses_on_the_way():
 def test_gradient_through_the_exponential_is_price_times_position():
     log_price = np.log(np.random.default_rng(0).uniform(20, 60, size=24))
     model = battery.battery_model(battery.BatterySpec(flexibility=10.0, health=5.0))
-    solution = model.solve({"log_price": log_price})
+    solution = model.solve({"log_price": log_price}, solver="daqp")
     position = solution.x["charge"] - solution.x["discharge"]
     np.testing.assert_allclose(solution.gradient("log_price"), np.exp(log_price) * position, atol=1e-6)
 

@@ -121,33 +121,41 @@ def test_factor_covariance_refuses_too_many_factors():
 # -------------------------------------------------------------------------------------------------- model
 
 
-def cvxpy_weights(covariance, returns, previous, gamma, kappa, cap):
+def cvxpy_weights(covariance, returns, previous, gamma, kappa, impact, cap):
     import cvxpy as cp
 
     x = cp.Variable(len(returns))
     risk = cp.quad_form(x, cp.psd_wrap(covariance.dense()))
-    objective = gamma / 200 * risk - returns @ x + kappa * cp.norm1(x - previous)
+    cost = kappa * cp.norm1(x - previous) + impact * cp.sum_squares(x - previous)
+    objective = gamma / 200 * risk - returns @ x + cost
     problem = cp.Problem(cp.Minimize(objective), [cp.sum(x) == 1, x >= 0, x <= cap])
     problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
     return x.value, problem.value
 
 
-@pytest.mark.parametrize(("gamma", "kappa", "cap"), [(5.0, 0.1, 0.3), (1.0, 0.0, 1.0), (50.0, 0.5, 0.2)])
-def test_model_agrees_with_cvxpy(gamma, kappa, cap):
+@pytest.mark.parametrize(
+    ("gamma", "kappa", "impact", "cap"), [(5.0, 0.1, 0.5, 0.3), (1.0, 0.01, 0.1, 1.0), (50.0, 0.5, 5.0, 0.2)]
+)
+def test_model_agrees_with_cvxpy(gamma, kappa, impact, cap):
     rng = np.random.default_rng(3)
     covariance = portfolio.factor_covariance(4 * rng.standard_normal((60, 6)), factors=2)
-    model = portfolio.portfolio_model(covariance, gamma=gamma, kappa=kappa, cap=cap)
+    model = portfolio.portfolio_model(covariance, gamma=gamma, kappa=kappa, impact=impact, cap=cap)
     for _ in range(5):
         returns, previous = rng.standard_normal(6), rng.dirichlet(np.ones(6))
-        solution = model.solve({"returns": returns, "previous": previous})
-        weights, value = cvxpy_weights(covariance, returns, previous, gamma, kappa, cap)
+        solution = model.solve({"returns": returns, "previous": previous}, solver="daqp")
+        weights, value = cvxpy_weights(covariance, returns, previous, gamma, kappa, impact, cap)
         np.testing.assert_allclose(solution.x["weights"], weights, atol=1e-5)
+        np.testing.assert_allclose(solution.x["trades"], np.abs(solution.x["weights"] - previous), atol=1e-9)
         assert solution.objective == pytest.approx(value, abs=1e-7)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"gamma": 0.0}, "gamma must be positive"), ({"kappa": -1.0}, "kappa"), ({"cap": 0.1}, "cap must be")],
+    [
+        ({"gamma": 0.0}, "gamma, kappa must be positive"),
+        ({"kappa": 0.0}, "kappa"),
+        ({"cap": 0.1}, "cap must be"),
+    ],
 )
 def test_model_refuses_impossible_settings(options, message):
     covariance = portfolio.FactorCovariance(np.zeros((1, 6)), np.ones(6))

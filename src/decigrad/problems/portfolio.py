@@ -1,10 +1,12 @@
 """Weekly portfolio choice on real stock prices: mean and variance, with a cost for turnover.
 
-    maximize    μᵀx − (γ/2) xᵀΣx − κ ‖x − w‖₁        s.t.  Σx = 1, 0 ≤ x ≤ cap
+    maximize    μᵀx − (γ/2) xᵀΣx − κ ‖x − w‖₁ − η ‖x − w‖²        s.t.  Σx = 1, 0 ≤ x ≤ cap
 
 **Units.** Returns and μ are in percent per holding period (five trading days unless stated), Σ in percent²
 per period; γ is the usual dimensionless risk aversion, so the program uses γ/100 in these units. κ is in
-percent of the amount traded, per side: 0.1 is ten basis points. The objective is a certainty equivalent in
+percent of the amount traded, per side: 0.1 is ten basis points. η, the market's impact, is in percent per
+squared share of wealth: at 0.5, trading a tenth of one's wealth in one stock costs another half basis point.
+The objective is a certainty equivalent in
 percent per period; one unit of regret is one percent a period.
 
 **What is known when.** A decision at the close of day d uses prices up to and including d; its target is the
@@ -187,33 +189,44 @@ def past_covariance(
 
 
 def portfolio_model(
-    covariance: FactorCovariance, *, gamma: float = 5.0, kappa: float = 0.1, cap: float = 0.2
+    covariance: FactorCovariance,
+    *,
+    gamma: float = 5.0,
+    kappa: float = 0.1,
+    impact: float = 0.5,
+    cap: float = 0.2,
 ) -> dm.Model:
-    """The program above: variable `weights` [n], predicted parameter `returns` [n], known `previous` [n].
+    """The program above: `weights` [n] and `trades` [n]; predicted `returns` [n], known `previous` [n].
 
-    Stated as a minimization of the negative certainty equivalent, in percent per period.
+    Stated as a minimization of the negative certainty equivalent, in percent per period. `trades` is |x − w|:
+    it is bounded below by both signs of the difference, and its cost pulls it down to them.
 
     Arguments:
         covariance: Σ in percent² per period, kept in its factors.
-        gamma: risk aversion, positive. kappa: cost of turnover, percent of the amount traded, not negative.
+        gamma: risk aversion, positive.
+        kappa: cost of turnover, percent of the amount traded; positive.
+        impact: η, not negative.
         cap: largest weight of a stock; at least 1/n.
     """
     n = len(covariance.idiosyncratic)
-    if gamma <= 0 or kappa < 0:
-        raise ValueError(f"gamma must be positive and kappa not negative, got {gamma} and {kappa}")
+    if gamma <= 0 or kappa <= 0 or impact < 0:
+        raise ValueError(
+            f"gamma, kappa must be positive, impact not negative: got {gamma}, {kappa}, {impact}"
+        )
     if not 1 / n <= cap <= 1:
         raise ValueError(f"cap must be between 1/{n} and 1: weights up to {cap} cannot add up to 1")
     model = dm.Model("portfolio")
     x = model.continuous("weights", shape=n, lb=0.0, ub=cap)
+    trades = model.continuous("trades", shape=n, lb=0.0)
     returns = model.parameter("returns", shape=n)
     previous = model.parameter("previous", shape=n, known=True)
     exposure = covariance.loadings @ x
     risk = dm.sum(exposure * exposure) + dm.sum(covariance.idiosyncratic * x * x)
-    objective = (0.5 * gamma / 100.0) * risk - dm.sum(returns * x)
-    if kappa > 0:
-        objective = objective + kappa * dm.sum(dm.abs(x - previous))
-    model.minimize(objective)
+    cost = kappa * dm.sum(trades) + impact * dm.sum(trades * trades)
+    model.minimize((0.5 * gamma / 100.0) * risk + cost - dm.sum(returns * x))
     model.subject_to(dm.sum(x) == 1.0, name="budget")
+    model.subject_to(x - previous <= trades, name="bought")
+    model.subject_to(previous - x <= trades, name="sold")
     return model
 
 
