@@ -41,12 +41,16 @@ ROOMS: dict[str, tuple[int, str]] = {
     "data": (4, "data"),
     "predictors": (4, "predictors"),
     "training": (5, "training"),
+    "progress": (5, "training"),
     "evaluation": (5, "training"),
     "execution": (5, "execution"),
     "problems": (6, "problems"),
     "interop": (7, "interop"),
     "cli": (7, "cli"),
 }
+
+# The only imports between rooms of one rank: (importer, imported).
+SIDEWAYS = {("predictors", "data"), ("losses", "data")}
 
 # The public namespace collects from every rank; the command line may start from it.
 EXEMPT = {"__init__", "__main__"}
@@ -63,6 +67,7 @@ ENVIRONMENT_READERS = {"batching.py": "NPROC sets the size of XLA's thread pool,
 # Imports inside a function that close a circle within a room, with the reason.
 DEFERRED = {
     ("decigrad.expressions.expression", "decigrad.expressions.constraint"): "a comparison makes a constraint",
+    ("decigrad.solvers.highs", "decigrad.solvers.diagnosis"): "a proof of failure is a linear program itself",
 }
 
 # Optional, or slow to import (0.2 to 4 seconds each): imported where they are used.
@@ -172,7 +177,7 @@ def test_imports_go_down_the_ranks(path: Path) -> None:
                 )
         elif target not in ROOMS:
             wrong.append(f"line {item.line}: {item.target}, which has no rank")
-        elif ROOMS[target][1] != room and ROOMS[target][0] >= rank:
+        elif ROOMS[target][1] != room and ROOMS[target][0] >= rank and (room, target) not in SIDEWAYS:
             wrong.append(f"line {item.line}: {item.target} (rank {ROOMS[target][0]})")
     assert not wrong, f"{relative(path)} has rank {rank} and may import lower ranks only:\n" + "\n".join(
         wrong
