@@ -4,8 +4,8 @@ Docstrings of decigrad are Markdown with mathematics in Unicode (`x*`, `|x|`, `Â
 reStructuredText, and so autodoc, would misread. The directive writes each name as a Python domain
 description with the docstring as its Markdown content, and lets MyST parse it.
 
-What is public: `__all__` of the module, or, without one, the names without underscore that it defines.
-Options: `:only:` names, separated by commas; `:skip:` likewise.
+What is public: `__all__` of the module, or, without one, the names without underscore that it defines; or
+the names in the option `:only:`, separated by commas. `:as:` is the module that the page shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 SECTION = re.compile(
-    r"^(Arguments|Attributes|Returns|Yields|Raises|Statuses|Status|Gradient|Gradients|Example|Examples|Source"
+    r"^(Arguments|Args|Attributes|Returns|Yields|Raises|Statuses|Status|Gradient|Gradients|Example|Examples|Source"
     r"|Sources|Shapes|Note|Notes):[ \t]*(?P<rest>.*)$"
 )
 ITEM = re.compile(r"^(?P<name>[`*\w][\w`*., /|\[\]]{0,60}?):\s+(?P<text>\S.*)$")
@@ -44,11 +44,12 @@ def markdown(docstring: str) -> str:
         while i < len(lines) and (not lines[i].strip() or lines[i].startswith(" ")):
             body.append(lines[i])
             i += 1
+        title = "Arguments" if found[1] == "Args" else found[1]
         body = inspect.cleandoc("\n".join(["", *body])).splitlines()
         if found["rest"]:
-            out += ["", f"**{found[1]}** {found['rest']}", *body, ""]
+            out += ["", f"**{title}** {found['rest']}", *body, ""]
         else:
-            out += ["", f"**{found[1]}**", "", *items(body), ""]
+            out += ["", f"**{title}**", "", *items(body), ""]
     return "\n".join(fence_doctests(out))
 
 
@@ -89,7 +90,7 @@ def signature(thing: Any, name: str) -> str:
     bare = [
         p.replace(annotation=inspect.Parameter.empty)
         for p in found.parameters.values()
-        if p.name not in {"self", "cls"}
+        if p.name not in {"self", "cls"} and not p.name.startswith("_")
     ]
     text = str(inspect.Signature(bare))
     return name + re.sub(r"<(?:function|class) '?(?:[\w.]*\.)?(\w+)'?[^>]*>", r"\1", text)
@@ -147,28 +148,26 @@ def public_names(module: ModuleType) -> list[str]:
     ]
 
 
-def names(argument: str) -> set[str]:
-    return {name.strip() for name in argument.split(",")}
+def names(argument: str) -> list[str]:
+    return [name.strip() for name in argument.replace("\n", " ").split(",")]
 
 
 class ApiDirective(SphinxDirective):
     """`{api} decigrad.losses`."""
 
     required_arguments = 1
-    option_spec: ClassVar[dict[str, Any]] = {"only": names, "skip": names}
+    option_spec: ClassVar[dict[str, Any]] = {"only": names, "as": str}
 
     def run(self) -> list[nodes.Node]:
         module = importlib.import_module(self.arguments[0])
-        only, skip = self.options.get("only"), self.options.get("skip", set())
-        chosen = [n for n in public_names(module) if (only is None or n in only) and n not in skip]
-        unknown = ((only or set()) | skip) - set(public_names(module))
-        if unknown:
-            raise self.error(f"{module.__name__} has no public {', '.join(sorted(unknown))}")
-        text = f"```{{py:currentmodule}} {module.__name__}\n```\n\n"
-        text += "\n".join(
-            describe(name, thing) for name in chosen if not inspect.ismodule(thing := getattr(module, name))
-        )
-        return self.parse_text_to_nodes(text)
+        chosen = self.options.get("only") or public_names(module)
+        missing = [name for name in chosen if not hasattr(module, name)]
+        if missing:
+            raise self.error(f"{module.__name__} has no {', '.join(missing)}")
+        shown = self.options.get("as", module.__name__)
+        text = [f"```{{py:currentmodule}} {shown}\n```\n"]
+        text += [describe(name, getattr(module, name)) for name in chosen]
+        return self.parse_text_to_nodes("\n".join(text))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
