@@ -114,6 +114,17 @@ class DecisionLayer:
         if self.solver is not chosen:
             self.why = f"{self.solver.name}: the gradient {gradient} needs it"
 
+    def _identity(self) -> tuple[Any, ...]:
+        """What the layer's functions depend on: layers that agree in it may share compiled code."""
+        values = tuple((n, None if p.value is None else p.value.tobytes()) for n, p in self.parameters.items())
+        return id(self.form), self.solver, self.gradient, self.predicts, self.sign, values
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DecisionLayer) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
     def __repr__(self) -> str:
         return f"<DecisionLayer {self.model.name!r} predicts={list(self.predicts)} solver={self.solver.name}>"
 
@@ -141,6 +152,15 @@ class DecisionLayer:
             return self.form.split(x), status
         x, status = jax.vmap(single, in_axes=(self._axes(values),))(values)
         return self.form.split(x.reshape(lead + x.shape[1:])), status.reshape(lead)
+
+    def over_batch(self, params: Mapping[str, Any], function: Any, *others: Any) -> Any:
+        """`function(program, *others)` by sample, inside a trace; `others` have one leading axis B."""
+        values, _ = self._arranged(params, jnp)
+
+        def one(values: dict[str, Any], *others: Any) -> Any:
+            return function(self.form.assemble(values, jnp), *others)
+
+        return jax.vmap(one, in_axes=(self._axes(values), *(0 for _ in others)))(values, *others)
 
     def _single_traced(self, values: dict[str, Any]) -> tuple[Any, Any]:
         program = jax.tree_util.tree_map(jnp.asarray, self.form.assemble(values, jnp))

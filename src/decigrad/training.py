@@ -11,8 +11,7 @@ epoch is one compiled call; with a host solver each step is predict (compiled) �
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -21,13 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from decigrad import steps
 from decigrad.compiled import float64
 from decigrad.data import Dataset
 from decigrad.errors import ModelError, SolveError
-from decigrad.gradients.implicit import residual
 from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, Batch, LeastSquares, Loss, Regret
-from decigrad.predictors import LinearPredictor, initialized, least_squares, named, outputs_of
+from decigrad.predictors import LinearPredictor, initialized, least_squares, outputs_of
 from decigrad.progress import Progress
 
 CHUNK = 8192  # samples × lanes solved at once when judging
@@ -160,7 +159,7 @@ def fit(
     start = initialized(predictor, layer, data, int(seed) if isinstance(seed, int | np.integer) else 0)
     with float64():
         bar = Progress(progress)
-        trainer = _Trainer(start, layer, loss, data, optimizer or optax.adam(learning_rate), batch_size)
+        trainer = _Trainer(start, layer, loss, data, optimizer or steps.adam(learning_rate), batch_size)
         run = _Run(trainer, rng, epochs, bar, validation)
         try:
             with bar:
@@ -345,7 +344,7 @@ class _Lanes:
 class _Judged:
     mean: np.ndarray  # [L]
     values: list[np.ndarray]  # by lane, [n_l]
-    weights: list[np.ndarray] = field(default_factory=list)
+    weights: list[np.ndarray]
 
 
 class _Trainer:
@@ -362,51 +361,35 @@ class _Trainer:
     ) -> None:
         self.layer, self.loss, self.data = layer, loss, data
         self.optimizer, self.batch_size = optimizer, batch_size
-        self.outputs = outputs_of(layer)
-        trained, self.structure = eqx.partition(predictor, eqx.is_inexact_array)
+        trained, arrays, static = steps.Static.split(predictor)
         if not jax.tree_util.tree_leaves(trained):
             raise ModelError("the predictor has nothing to train: no floating-point JAX arrays among its leaves")
         self.calls = 0
-        self.judging = layer.exact
-        self.arrays = self._arrays()
-        names = [name for name, _ in self.outputs]
-        spread = {n: data.targets[n].std(axis=0) for n in names}
-        self.spread = {n: np.where(s > 0, s, 1.0) for n, s in spread.items()}
-        self.size = sum(layer.parameters[n].size for n in names)
-        self._scan = jax.jit(self._device_epoch)
-        self._predicted = jax.jit(self._predict)
-        self._cotangents = jax.jit(self._host_value)
-        self._updated = jax.jit(self._host_update)
-        self._judged = jax.jit(self._device_judge)
-        self._scored = jax.jit(self._host_judge)
+        self.recipe = steps.Recipe(layer, layer.exact, loss, optimizer, outputs_of(layer), static)
+        spread = {name: data.targets[name].std(axis=0) for name in layer.predicts}
+        spread = {name: jnp.asarray(np.where(s > 0, s, 1.0)) for name, s in spread.items()}
+        self.context = steps.Context(self._labelled(data), jax.tree_util.tree_map(jnp.asarray, arrays), spread)
+        self.host = loss.decides and layer.solver.host
 
     def like(self, data: Dataset) -> _Trainer:
         """The same trainer on other data."""
         data.check(self.layer)
-        predictor = eqx.combine(eqx.filter(self.structure, eqx.is_inexact_array), self.structure)
         twin = object.__new__(_Trainer)
         twin.__dict__.update(self.__dict__)
         twin.data, twin.calls = data, 0
-        twin.arrays = twin._arrays()
-        twin._judged, twin._scored = jax.jit(twin._device_judge), jax.jit(twin._host_judge)
-        twin._predicted = jax.jit(twin._predict)
-        del predictor
+        twin.context = replace(self.context, data=twin._labelled(data))
         return twin
 
-    def _arrays(self) -> Batch:
-        data = self.data
+    def _labelled(self, data: Dataset) -> Batch:
+        """The data as device arrays, with optimal decisions and values where the loss needs decisions."""
+        optimal: dict[str, np.ndarray] = {}
+        value = np.zeros(len(data))
         if self.loss.decides:
-            labels = self.judging.solve(data.parameters)
+            labels = self.layer.exact.solve(data.parameters)
             self.calls += len(data)
-            optimal, value = labels.x, labels.objective
-        else:
-            optimal, value = {}, np.zeros(len(data))
-        return jax.tree_util.tree_map(
-            jnp.asarray,
-            Batch(np.arange(len(data)), data.features, data.targets, data.known, optimal, value, data.weights),
-        )
-
-    # ------------------------------------------------------------------------------------------- lanes
+            optimal, value = labels.x, np.broadcast_to(labels.objective, (len(data),))
+        parts = (np.arange(len(data)), data.features, data.targets, data.known, optimal, value, data.weights)
+        return jax.tree_util.tree_map(jnp.asarray, Batch(*parts))
 
     def lanes(self, predictors: list[Any], parts: list[np.ndarray], weights: np.ndarray, unit: np.ndarray) -> _Lanes:
         """One lane for each predictor, on its part of the data, pulled to where it starts."""
@@ -414,133 +397,48 @@ class _Trainer:
             lambda *leaves: jnp.stack(leaves), *[eqx.filter(p, eqx.is_inexact_array) for p in predictors]
         )
         index, mask = _padded(parts)
-        return _Lanes(
-            stacked, jax.vmap(self.optimizer.init)(stacked), stacked, index, mask, np.asarray(weights) * np.asarray(unit)
-        )
+        state = jax.vmap(self.optimizer.init)(stacked)
+        return _Lanes(stacked, state, stacked, index, mask, np.asarray(weights) * np.asarray(unit))
 
     def predictor(self, lanes: _Lanes, lane: int) -> Any:
         """The predictor of one lane."""
-        return eqx.combine(jax.tree_util.tree_map(lambda a: a[lane], lanes.weights), self.structure)
+        trained = jax.tree_util.tree_map(lambda a: a[lane], lanes.weights)
+        arrays = jax.tree_util.tree_map(np.asarray, self.context.arrays)
+        return self.recipe.static.join(trained, arrays)
 
     def epoch(self, lanes: _Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
         """One pass over every lane's samples, in place; mean loss and number of failed samples by lane."""
         index, mask = self._batches(lanes, rng)
         if self.loss.decides:
             self.calls += int(mask.sum())
-        if self.layer.solver.host and self.loss.decides:
-            losses, failed = [], []
-            for step in range(len(index)):
-                value, bad = self._host_step(lanes, index[step], mask[step])
-                losses.append(value)
-                failed.append(bad)
-            loss, bad = np.mean(losses, axis=0), np.sum(failed, axis=0)
+        if self.host:
+            records = [self._host_step(lanes, i, m) for i, m in zip(index, mask, strict=True)]
+            loss, failed = np.mean([r[0] for r in records], axis=0), np.sum([r[1] for r in records], axis=0)
         else:
-            lanes.weights, lanes.state, loss, bad = self._scan(
-                lanes.weights, lanes.state, lanes.anchor, lanes.pull, index, mask
+            lanes.weights, lanes.state, loss, failed = steps.epoch(
+                self.recipe, self.context, lanes.weights, lanes.state, lanes.anchor, lanes.pull, index, mask
             )
-            loss, bad = np.asarray(loss), np.asarray(bad)
+            loss, failed = np.asarray(loss), np.asarray(failed)
         if not np.isfinite(loss).all():
             raise SolveError("the training loss became NaN: lower the learning rate, or check the loss")
-        if (bad >= lanes.mask.sum(1)).any():
+        if (failed >= lanes.mask.sum(1)).any():
             raise SolveError("every sample of an epoch failed to solve; see layer.solve(..., throw=False).status")
-        return loss, bad
+        return loss, failed
 
     def _batches(self, lanes: _Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
         """Positions and weights [steps, L, B]: every lane's samples in a fresh order, the last batch padded."""
         lane_count, n = lanes.index.shape
         size = min(self.batch_size, n)
-        steps = -(-n // size)
-        order = rng.permutation(n)
-        full = np.concatenate([order, np.zeros(steps * size - n, int)])
-        index = lanes.index[:, full].reshape(lane_count, steps, size).swapaxes(0, 1)
+        count = -(-n // size)
+        full = np.concatenate([rng.permutation(n), np.zeros(count * size - n, int)])
+        index = lanes.index[:, full].reshape(lane_count, count, size).swapaxes(0, 1)
         mask = lanes.mask[:, full].copy()
         mask[:, n:] = 0.0
-        return index, mask.reshape(lane_count, steps, size).swapaxes(0, 1)
+        return index, mask.reshape(lane_count, count, size).swapaxes(0, 1)
 
-    # -------------------------------------------------------------------------------------- shared parts
-
-    def _gather(self, index: Any, mask: Any) -> Batch:
-        batch = jax.tree_util.tree_map(lambda a: a[index], self.arrays)
-        return replace(batch, weight=batch.weight * mask)
-
-    def _predict(self, weights: Any, features: Any) -> dict[str, Any]:
-        """[L] weights and features [L, B, ...] to predictions [L, B, *shape]."""
-
-        def lane(w: Any, x: Any) -> dict[str, Any]:
-            model = eqx.combine(w, self.structure)
-            return jax.vmap(lambda one: named(model(one), self.outputs))(x)
-
-        return jax.vmap(lane)(weights, features)
-
-    def _deviation(self, predicted: dict[str, Any], anchor: Any, features: Any) -> Any:
-        """Mean squared deviation from the anchor by sample, in standard deviations of the targets."""
-        origin = jax.lax.stop_gradient(self._predict(anchor, features))
-        total: Any = 0.0
-        for name, shape in self.outputs:
-            moved = ((predicted[name] - origin[name]) / self.spread[name]) ** 2
-            total = total + moved.sum(axis=tuple(range(moved.ndim - len(shape), moved.ndim)))
-        return total / self.size
-
-    def _total(
-        self, predicted: dict[str, Any], answers: dict[str, Any], ok: Any, batch: Batch, anchor: Any, pull: Any
-    ) -> tuple[Any, tuple[Any, Any]]:
-        """Sum over lanes of the weighted mean loss plus the proximal term."""
-        value = self.loss.value(self.layer, predicted, answers, batch)
-        weight = batch.weight * ok
-        norm = jnp.maximum(weight.sum(-1), 1e-300)
-        loss = (jnp.where(ok, value, 0.0) * weight).sum(-1) / norm
-        near = (self._deviation(predicted, anchor, batch.features) * batch.weight).sum(-1)
-        near = pull * near / jnp.maximum(batch.weight.sum(-1), 1e-300)
-        return (loss + near).sum(), (loss, ((batch.weight > 0) & ~ok).sum(-1))
-
-    def _stepped(self, weights: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
-        updates, state = jax.vmap(self.optimizer.update)(gradient, state, weights)
-        return optax.apply_updates(weights, updates), state
-
-    # ----------------------------------------------------------------------------------- device solvers
-
-    def _answers(self, layer: DecisionLayer, predicted: dict[str, Any], batch: Batch) -> tuple[dict[str, Any], Any]:
-        """Decisions for every query inside the trace (zeros where failed), and where all were solved."""
-        answers, ok = {}, jnp.ones(batch.weight.shape, bool)
-        for label, query in self.loss.queries(layer, predicted, batch).items():
-            decisions, status = layer.traced(query)
-            solved = status == 0
-            ok = ok & solved
-            answers[label] = {
-                name: jnp.where(solved.reshape(solved.shape + (1,) * (x.ndim - solved.ndim)), x, 0.0)
-                for name, x in decisions.items()
-            }
-        return answers, ok
-
-    def _device_epoch(self, weights: Any, state: Any, anchor: Any, pull: Any, index: Any, mask: Any) -> Any:
-        def objective(weights: Any, batch: Batch) -> Any:
-            predicted = self._predict(weights, batch.features)
-            answers, ok = self._answers(self.layer, predicted, batch)
-            return self._total(predicted, answers, ok, batch, anchor, pull)
-
-        def step(carry: Any, at: Any) -> Any:
-            weights, state = carry
-            batch = self._gather(*at)
-            (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights, batch)
-            return self._stepped(weights, state, gradient), record
-
-        (weights, state), (loss, failed) = jax.lax.scan(step, (weights, state), (index, mask))
-        return weights, state, loss.mean(0), failed.sum(0)
-
-    def _device_judge(self, weights: Any, index: Any) -> tuple[Any, Any]:
-        batch = self._gather(index, jnp.ones(index.shape))
-        predicted = self._predict(weights, batch.features)
-        answers, ok = self._answers(self.judging, predicted, batch)
-        return self.loss.value(self.judging, predicted, answers, batch), ok
-
-    # ------------------------------------------------------------------------------------- host solvers
-
-    def _solved(self, layer: DecisionLayer, predicted: Any, batch: Batch) -> tuple[Any, dict[str, Any], Any]:
-        solutions = {
-            label: layer.solve(query, throw=False)
-            for label, query in self.loss.queries(layer, predicted, batch).items()
-        }
-        ok = np.ones(batch.weight.shape, bool)
+    def _solved(self, layer: DecisionLayer, queries: Any, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
+        solutions = {label: layer.solve(query, throw=False) for label, query in queries.items()}
+        ok = np.ones(shape, bool)
         for solved in solutions.values():
             ok &= solved.ok
         answers = {
@@ -549,56 +447,24 @@ class _Trainer:
         return solutions, answers, ok
 
     def _host_step(self, lanes: _Lanes, index: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        batch = self._gather(index, mask)
-        predicted = self._predicted(lanes.weights, batch.features)
-        solutions, answers, ok = self._solved(self.layer, predicted, batch)
-        (direct, through), record = self._cotangents(predicted, answers, ok, batch, lanes.anchor, lanes.pull)
-        multipliers, raws, couplings = {}, {}, {}
-        for label, solved in solutions.items():
-            multipliers[label] = solved.adjoint(through[label], self.layer.form)
-            raws[label] = solved.raw
-            couplings[label] = self.layer.gradient.coupling(solved.program, solved.raw)
-        lanes.weights, lanes.state = self._updated(
-            lanes.weights, lanes.state, batch, direct, multipliers, raws, couplings
+        recipe, context = self.recipe, self.context
+        predicted, batch, queries = steps.ask(recipe, context, lanes.weights, index, mask)
+        solutions, answers, ok = self._solved(self.layer, queries, index.shape)
+        (direct, through), record = steps.cotangents(
+            recipe, context, predicted, answers, ok, batch, lanes.anchor, lanes.pull
+        )
+        solved = {
+            label: (
+                found.adjoint(through[label], self.layer.form),
+                found.raw,
+                self.layer.gradient.coupling(found.program, found.raw),
+            )
+            for label, found in solutions.items()
+        }
+        lanes.weights, lanes.state = steps.update(
+            recipe, context, lanes.weights, lanes.state, batch, direct, solved
         )
         return np.asarray(record[0]), np.asarray(record[1])
-
-    def _host_value(
-        self, predicted: Any, answers: Any, ok: Any, batch: Batch, anchor: Any, pull: Any
-    ) -> tuple[Any, Any]:
-        def objective(predicted: Any, answers: Any) -> Any:
-            return self._total(predicted, answers, ok, batch, anchor, pull)
-
-        gradient, record = jax.grad(objective, argnums=(0, 1), has_aux=True)(predicted, answers)
-        return gradient, record
-
-    def _host_update(
-        self, weights: Any, state: Any, batch: Batch, direct: Any, multipliers: Any, raws: Any, couplings: Any
-    ) -> tuple[Any, Any]:
-        """The gradient of the weights: that of ⟨direct, ĉ⟩ − Σ λᵀR(θ(ĉ)), with λ and the solution fixed."""
-
-        def surrogate(weights: Any) -> Any:
-            predicted = self._predict(weights, batch.features)
-            total = sum((direct[name] * predicted[name]).sum() for name, _ in self.outputs)
-            for label, query in self.loss.queries(self.layer, predicted, batch).items():
-                total = total - self._pairing(query, multipliers[label], raws[label], couplings[label])
-            return total
-
-        return self._stepped(weights, state, jax.grad(surrogate)(weights))
-
-    def _pairing(self, query: Any, multiplier: Any, raw: Any, coupling: Any) -> Any:
-        values, _ = self.layer._arranged(query, jnp)
-
-        def one(values: Any, multiplier: Any, raw: Any, coupling: Any) -> Any:
-            program = self.layer.gradient.program(self.layer.form.assemble(values, jnp))
-            return multiplier @ residual(program, coupling, raw)
-
-        return jax.vmap(one, in_axes=(self.layer._axes(values), 0, 0, 0))(values, multiplier, raw, coupling).sum()
-
-    def _host_judge(self, predicted: Any, answers: Any, batch: Batch) -> Any:
-        return self.loss.value(self.judging, predicted, answers, batch)
-
-    # ------------------------------------------------------------------------------------------ judging
 
     def judge(self, lanes: _Lanes, parts: list[np.ndarray]) -> _Judged:
         """The loss of every lane on its part of the data, by sample; failed samples count as the worst seen."""
@@ -609,26 +475,24 @@ class _Trainer:
             columns = np.arange(start, start + width)
             block = index[:, np.minimum(columns, index.shape[1] - 1)]
             value, ok = self._judge_block(lanes.weights, block)
-            keep = (columns < index.shape[1]).sum()
-            values.append(np.asarray(value)[:, :keep])
-            goods.append(np.asarray(ok)[:, :keep])
+            kept = int((columns < index.shape[1]).sum())
+            values.append(np.asarray(value)[:, :kept])
+            goods.append(np.asarray(ok)[:, :kept])
         if self.loss.decides:
             self.calls += int(mask.sum())
         value, good = np.concatenate(values, axis=1), np.concatenate(goods, axis=1)
-        worst = np.where(good, value, -np.inf).max(initial=0.0)
-        value = np.where(good, value, worst)
+        value = np.where(good, value, np.where(good, value, -np.inf).max(initial=0.0))
         lists = [value[i, : part.size] for i, part in enumerate(parts)]
         weights = [self.data.weights[part] for part in parts]
         mean = np.array([np.average(v, weights=w) for v, w in zip(lists, weights, strict=True)])
         return _Judged(mean, lists, weights)
 
     def _judge_block(self, weights: Any, block: np.ndarray) -> tuple[Any, Any]:
-        if not (self.judging.solver.host and self.loss.decides):
-            return self._judged(weights, block)
-        batch = self._gather(block, np.ones(block.shape))
-        predicted = self._predicted(weights, batch.features)
-        _, answers, ok = self._solved(self.judging, predicted, batch)
-        return self._scored(predicted, answers, batch), ok
+        if not (self.recipe.judging.solver.host and self.loss.decides):
+            return steps.judge(self.recipe, self.context, weights, block)
+        predicted, batch, queries = steps.ask(self.recipe, self.context, weights, block, np.ones(block.shape))
+        _, answers, ok = self._solved(self.recipe.judging, queries, block.shape)
+        return steps.score(self.recipe, predicted, answers, batch), ok
 
 
 def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -637,6 +501,3 @@ def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     index = np.stack([np.concatenate([part, np.full(longest - part.size, part[0])]) for part in parts])
     mask = np.stack([(np.arange(longest) < part.size).astype(float) for part in parts])
     return index, mask
-
-
-Step = Callable[..., Any]

@@ -36,6 +36,12 @@ class Regret:
     cost: Expression | Callable[[dict[str, Any], dict[str, Any]], Any] | None = None
     decides = True
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Regret) and self.cost is other.cost
+
+    def __hash__(self) -> int:
+        return hash((Regret, id(self.cost)))
+
     def check(self, layer: DecisionLayer) -> None:
         predicted = layer.form.depends("A", "b", "G", "h", "lb", "ub") & set(layer.predicts)
         if predicted and self.cost is None:

@@ -1,0 +1,208 @@
+"""The compiled steps of training: pure functions of a hashable recipe, shared by every `fit` of equal parts.
+
+A recipe is what does not change between fits of the same kind: layer, loss, optimizer, and the predictor's
+structure. Data, weights and scalings are arguments, so training the same problem on another seed or fold
+compiles nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from decigrad.gradients.implicit import residual
+from decigrad.layer import DecisionLayer
+from decigrad.losses import Batch, Loss
+from decigrad.predictors import Outputs, named
+
+
+@functools.lru_cache(maxsize=64)
+def adam(learning_rate: float) -> optax.GradientTransformation:
+    """Adam; one object for each rate, since optimizers are compared by identity."""
+    return optax.adam(learning_rate)
+
+
+@dataclass(frozen=True)
+class Static:
+    """The leaves of a predictor that are neither trained nor arrays, with its tree structure; hashable."""
+
+    leaves: tuple[Any, ...]
+    structure: Any
+
+    @staticmethod
+    def split(predictor: Any) -> tuple[Any, Any, Static]:
+        """(trained arrays, other arrays, the rest)."""
+        trained, rest = eqx.partition(predictor, eqx.is_inexact_array)
+        arrays, static = eqx.partition(rest, lambda leaf: isinstance(leaf, np.ndarray | jax.Array))
+        leaves, structure = jax.tree_util.tree_flatten(static, is_leaf=lambda leaf: leaf is None)
+        return trained, arrays, Static(tuple(leaves), structure)
+
+    def join(self, trained: Any, arrays: Any) -> Any:
+        """The predictor again."""
+        return eqx.combine(trained, arrays, jax.tree_util.tree_unflatten(self.structure, self.leaves))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Context:
+    """Arrays that a fit holds fixed: the data, the predictor's untrained arrays, the targets' spread."""
+
+    data: Batch
+    arrays: Any
+    spread: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The pure functions of training. Lanes [L] and samples [B] lead; `at` is (positions, weights) [L, B]."""
+
+    layer: DecisionLayer
+    judging: DecisionLayer
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    outputs: Outputs
+    static: Static
+
+    # -------------------------------------------------------------------------------------- shared parts
+
+    def gather(self, context: Context, index: Any, mask: Any) -> Batch:
+        batch = jax.tree_util.tree_map(lambda a: a[index], context.data)
+        return replace(batch, weight=batch.weight * mask)
+
+    def predict(self, context: Context, weights: Any, features: Any) -> dict[str, Any]:
+        """[L] weights and features [L, B, ...] to predictions [L, B, *shape]."""
+
+        def lane(w: Any, x: Any) -> dict[str, Any]:
+            model = self.static.join(w, context.arrays)
+            return jax.vmap(lambda one: named(model(one), self.outputs))(x)
+
+        return jax.vmap(lane)(weights, features)
+
+    def _deviation(self, context: Context, predicted: dict[str, Any], anchor: Any, features: Any) -> Any:
+        """Mean squared deviation from the anchor by sample, in standard deviations of the targets."""
+        origin = jax.lax.stop_gradient(self.predict(context, anchor, features))
+        total: Any = 0.0
+        size = 0
+        for name, shape in self.outputs:
+            moved = ((predicted[name] - origin[name]) / context.spread[name]) ** 2
+            total = total + moved.sum(axis=tuple(range(moved.ndim - len(shape), moved.ndim)))
+            size += int(np.prod(shape, dtype=int))
+        return total / size
+
+    def _total(
+        self, context: Context, predicted: Any, answers: Any, ok: Any, batch: Batch, anchor: Any, pull: Any
+    ) -> tuple[Any, tuple[Any, Any]]:
+        """Sum over lanes of the weighted mean loss plus the proximal term; loss and failures by lane."""
+        value = self.loss.value(self.layer, predicted, answers, batch)
+        weight = batch.weight * ok
+        loss = (jnp.where(ok, value, 0.0) * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1e-300)
+        near = (self._deviation(context, predicted, anchor, batch.features) * batch.weight).sum(-1)
+        near = pull * near / jnp.maximum(batch.weight.sum(-1), 1e-300)
+        return (loss + near).sum(), (loss, ((batch.weight > 0) & ~ok).sum(-1))
+
+    def _stepped(self, weights: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
+        updates, state = jax.vmap(self.optimizer.update)(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state
+
+    # ----------------------------------------------------------------------------------- device solvers
+
+    def _answers(self, layer: DecisionLayer, predicted: dict[str, Any], batch: Batch) -> tuple[Any, Any]:
+        """Decisions for every query inside the trace (zeros where failed), and where all were solved."""
+        answers, ok = {}, jnp.ones(batch.weight.shape, bool)
+        for label, query in self.loss.queries(layer, predicted, batch).items():
+            decisions, status = layer.traced(query)
+            solved = status == 0
+            ok = ok & solved
+            answers[label] = {
+                name: jnp.where(solved.reshape(solved.shape + (1,) * (x.ndim - solved.ndim)), x, 0.0)
+                for name, x in decisions.items()
+            }
+        return answers, ok
+
+    def epoch(
+        self, context: Context, weights: Any, state: Any, anchor: Any, pull: Any, index: Any, mask: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        """All steps of one epoch, inside one trace."""
+
+        def objective(weights: Any, batch: Batch) -> Any:
+            predicted = self.predict(context, weights, batch.features)
+            answers, ok = self._answers(self.layer, predicted, batch)
+            return self._total(context, predicted, answers, ok, batch, anchor, pull)
+
+        def step(carry: Any, at: Any) -> Any:
+            weights, state = carry
+            batch = self.gather(context, *at)
+            (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights, batch)
+            return self._stepped(weights, state, gradient), record
+
+        (weights, state), (loss, failed) = jax.lax.scan(step, (weights, state), (index, mask))
+        return weights, state, loss.mean(0), failed.sum(0)
+
+    def judge(self, context: Context, weights: Any, index: Any) -> tuple[Any, Any]:
+        """The loss by lane and sample, and where it was solved."""
+        batch = self.gather(context, index, jnp.ones(index.shape))
+        predicted = self.predict(context, weights, batch.features)
+        answers, ok = self._answers(self.judging, predicted, batch)
+        return self.loss.value(self.judging, predicted, answers, batch), ok
+
+    # ------------------------------------------------------------------------------------- host solvers
+
+    def ask(self, context: Context, weights: Any, index: Any, mask: Any) -> tuple[Any, Batch, Any]:
+        """Predictions, their batch, and the queries to solve."""
+        batch = self.gather(context, index, mask)
+        predicted = self.predict(context, weights, batch.features)
+        return predicted, batch, self.loss.queries(self.layer, predicted, batch)
+
+    def cotangents(
+        self, context: Context, predicted: Any, answers: Any, ok: Any, batch: Batch, anchor: Any, pull: Any
+    ) -> tuple[Any, Any]:
+        """Gradients of the step's loss in predictions and in decisions, and its record."""
+
+        def objective(predicted: Any, answers: Any) -> Any:
+            return self._total(context, predicted, answers, ok, batch, anchor, pull)
+
+        return jax.grad(objective, argnums=(0, 1), has_aux=True)(predicted, answers)
+
+    def update(
+        self, context: Context, weights: Any, state: Any, batch: Batch, direct: Any, solved: Any
+    ) -> tuple[Any, Any]:
+        """One step along the gradient of ⟨direct, ĉ⟩ − Σ λᵀR(θ(ĉ)), with λ and the solution held fixed."""
+
+        def surrogate(weights: Any) -> Any:
+            predicted = self.predict(context, weights, batch.features)
+            total = sum((direct[name] * predicted[name]).sum() for name, _ in self.outputs)
+            for label, query in self.loss.queries(self.layer, predicted, batch).items():
+                total = total - self._pairing(query, *solved[label])
+            return total
+
+        return self._stepped(weights, state, jax.grad(surrogate)(weights))
+
+    def _pairing(self, query: Any, multiplier: Any, raw: Any, coupling: Any) -> Any:
+        def one(program: Any, multiplier: Any, raw: Any, coupling: Any) -> Any:
+            return multiplier @ residual(self.layer.gradient.program(program), coupling, raw)
+
+        return self.layer.over_batch(query, one, multiplier, raw, coupling).sum()
+
+    def score(self, predicted: Any, answers: Any, batch: Batch) -> Any:
+        """The loss by lane and sample at given decisions."""
+        return self.loss.value(self.judging, predicted, answers, batch)
+
+
+def _compiled(method: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(method, static_argnums=0)
+
+
+epoch = _compiled(Recipe.epoch)
+judge = _compiled(Recipe.judge)
+ask = _compiled(Recipe.ask)
+cotangents = _compiled(Recipe.cotangents)
+update = _compiled(Recipe.update)
+score = _compiled(Recipe.score)
