@@ -35,6 +35,8 @@ from decigrad.program import Array, Dense, Diagonal, LowRank, Operator, Quadrati
 
 UNROLLED = 4  # Cholesky factors up to this order are written out: a batched LAPACK call costs more
 REFINEMENTS = 2
+SMALL = 32  # matrices up to this size are multiplied without a matrix product in JAX
+GRAM = 2_000_000  # outer products up to this size are formed to weight a shared matrix for the whole batch
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,24 @@ def _transposed(operator: Dense, rows: Array) -> Array:
 
 def _product(rows: Array, matrix: Array) -> Array:
     """rows [B, k, n] @ matrix [B or 1, n, m]."""
+    if namespace(rows, matrix) is jnp and matrix.shape[-1] * matrix.shape[-2] <= SMALL:
+        # XLA fuses a product and sum with its neighbours; a matrix product is a call of its own.
+        return (rows[..., :, :, None] * matrix[..., None, :, :]).sum(-2)
     if matrix.ndim == 3 and matrix.shape[0] == 1 and rows.ndim == 3:
         flat = rows.reshape(rows.shape[0] * rows.shape[1], rows.shape[2]) @ matrix[0]
         return flat.reshape(rows.shape[0], rows.shape[1], matrix.shape[2])
     return rows @ matrix
+
+
+def _gram(matrix: Array, weight: Array) -> Array:
+    """M diag(weight) Mᵀ, [B, m, m], of M [B or 1, m, n] and weight [B, n]."""
+    m, n = matrix.shape[-2:]
+    if matrix.shape[0] == 1 and m * m * n <= GRAM:
+        # All samples at once: weight times the outer products of the columns.
+        columns = matrix[0].swapaxes(0, 1)
+        outer = (columns[:, :, None] * columns[:, None, :]).reshape(1, n, m * m)
+        return _product(weight[:, None, :], outer).reshape(weight.shape[0], m, m)
+    return _product(matrix * weight[:, None, :], matrix.swapaxes(-1, -2))
 
 
 def matvec(program: QuadraticProgram, kz: Array, kw: Array, v: Array) -> Array:
@@ -218,51 +234,72 @@ def _cholesky_xla(matrix: Array) -> tuple[Callable[[Array], Array], Array]:
 # --------------------------------------------------------------------------------------------- the Hessian
 
 
-def _inverse_hessian(
-    P: Operator, extra: Array, free: Array | None, shifted: bool
-) -> tuple[Callable[[Array], Array], Array]:
-    """H⁻¹ on the free variables, H = P + diag(extra): (rows [B, k, n] -> rows, positive [B]).
+@dataclass(frozen=True)
+class _Inverse:
+    """H⁻¹ on the free variables, zero elsewhere."""
 
-    `free` is None where all variables are. With `shifted`, curvature below a floor is raised to it.
+    apply: Callable[[Array], Array]
+    """rows [B, k, n] -> rows."""
+    positive: Array
+    """[B]: H is positive definite."""
+    diagonal: Array
+    """H⁻¹ itself [B, n] where it is diagonal, else None."""
+    cheap: bool
+    """Applying it costs O(n): better than keeping H⁻¹Cᵀ."""
+
+
+def _inverse_hessian(P: Operator, extra: Array, free: Array | None, shifted: bool) -> _Inverse:
+    """The inverse of H = P + diag(extra). `free` is None where all variables are.
+
+    With `shifted`, curvature below a floor is raised to it.
     """
     xp = namespace(extra, *jax.tree_util.tree_leaves(P))
     tolerances = _tolerances(extra.dtype)
     if isinstance(P, Dense):
-        H = P.matrix + extra[:, :, None] * np.eye(extra.shape[-1], dtype=extra.dtype)
-        if free is not None:
-            H = xp.where(free[:, :, None] & free[:, None, :], H, 0.0)
-            H = H + xp.where(free, 0.0, 1.0)[:, :, None] * np.eye(free.shape[-1], dtype=extra.dtype)
-        if shifted:
-            diagonal = xp.diagonal(H, axis1=-2, axis2=-1)
-            least = tolerances.floor * xp.maximum(diagonal.max(-1, keepdims=True), 0.0)
-            # Relative to each variable's own curvature, and to the largest where there is none.
-            raised = tolerances.shift * diagonal + xp.where(diagonal > 0, 0.0, least)
-            H = H + raised[:, :, None] * np.eye(extra.shape[-1], dtype=extra.dtype)
-        solve, pivot = _cholesky(H)
-        if free is None:
-            return solve, pivot > 0
-        return lambda rows: xp.where(
-            free[:, None, :], solve(xp.where(free[:, None, :], rows, 0.0)), 0.0
-        ), pivot > 0
-
+        return _inverse_dense(P, extra, free, tolerances if shifted else None)
     h = P.diagonal + extra
     if shifted:
         largest = P.diagonal.max(-1, keepdims=True)
         h = xp.maximum(h, xp.where(largest > 0, tolerances.floor * largest, tolerances.floor))
     inverse = 1.0 / h if free is None else xp.where(free, 1.0 / h, 0.0)
+    positive = (h > 0).all(-1)
     if isinstance(P, Diagonal):
-        return lambda rows: inverse[:, None, :] * rows, (h > 0).all(-1)
+        return _Inverse(lambda rows: inverse[:, None, :] * rows, positive, inverse, True)
 
     # (D + FᵀF)⁻¹ = D⁻¹ − D⁻¹Fᵀ(I + F D⁻¹ Fᵀ)⁻¹F D⁻¹, with the weights' roots in F.
     factor = Dense(xp.sqrt(P.weight)[:, :, None] * P.factor)
-    inner = (factor.matrix * inverse[:, None, :]) @ factor.matrix.swapaxes(-1, -2)
-    solve, pivot = _cholesky(inner + np.eye(inner.shape[-1], dtype=extra.dtype))
+    inner = _gram(factor.matrix, inverse) + np.eye(factor.shape[0], dtype=extra.dtype)
+    solve, pivot = _cholesky(inner)
 
     def apply(rows: Array) -> Array:
         scaled = inverse[:, None, :] * rows
         return scaled - inverse[:, None, :] * _transposed(factor, solve(_times(factor, scaled)))
 
-    return apply, (h > 0).all(-1) & (pivot > 0)
+    return _Inverse(apply, positive & (pivot > 0), None, False)
+
+
+def _inverse_dense(P: Dense, extra: Array, free: Array | None, tolerances: _Tolerances | None) -> _Inverse:
+    xp = namespace(extra, P.matrix)
+    identity = np.eye(extra.shape[-1], dtype=extra.dtype)
+    H = P.matrix + extra[:, :, None] * identity
+    if free is not None:
+        H = xp.where(free[:, :, None] & free[:, None, :], H, 0.0)
+        H = H + xp.where(free, 0.0, 1.0)[:, :, None] * identity
+    if tolerances is not None:
+        diagonal = xp.diagonal(H, axis1=-2, axis2=-1)
+        least = tolerances.floor * xp.maximum(diagonal.max(-1, keepdims=True), 0.0)
+        # Relative to each variable's own curvature, and to the largest where there is none.
+        raised = tolerances.shift * diagonal + xp.where(diagonal > 0, 0.0, least)
+        H = H + raised[:, :, None] * identity
+    solve, pivot = _cholesky(H)
+    if free is None:
+        return _Inverse(solve, pivot > 0, None, False)
+    inside = free[:, None, :]
+
+    def apply(rows: Array) -> Array:
+        return xp.where(inside, solve(xp.where(inside, rows, 0.0)), 0.0)
+
+    return _Inverse(apply, pivot > 0, None, False)
 
 
 # ------------------------------------------------------------------------------------------ factorization
@@ -304,8 +341,7 @@ def factorize(
         soft_z = xp.isfinite(kz) & (kz > 0)
         weight = xp.where(soft_z, 1.0 / xp.where(soft_z, kz, 1.0), 0.0)
         if xp is jnp or soft_z.any():
-            G = program.G.matrix
-            P = Dense(_dense(P) + (G.swapaxes(-1, -2) * weight[:, None, :]) @ G)
+            P = Dense(_dense(P) + _gram(program.G.matrix.swapaxes(-1, -2), weight))
 
     free: Array = None if fixed is None or (xp is np and not fixed.any()) else ~fixed
     as_rows = False
@@ -314,7 +350,7 @@ def factorize(
         extra = extra[:1]
         as_rows = free is not None and isinstance(P, Dense) and P.matrix.shape[0] == 1
         as_rows = as_rows and int((~free).sum(-1).max()) <= n // 2
-    inverse, positive = _inverse_hessian(P, extra, None if as_rows else free, shifted)
+    inverse = _inverse_hessian(P, extra, None if as_rows else free, shifted)
 
     batch = max(kz.shape[0], kw.shape[0], program.batch_size)
     rows = [program.A.matrix]
@@ -364,7 +400,7 @@ def factorize(
             dw = xp.where(fixed[:, None, :], held, dw)
         return pack(dx, dy, dz, dw)
 
-    return solve, positive & (schur.pivot > tolerances.pivot) & ~schur.overflow
+    return solve, inverse.positive & (schur.pivot > tolerances.pivot) & ~schur.overflow
 
 
 def _dense(P: Operator) -> Array:
@@ -381,7 +417,7 @@ class _Schur:
     """More rows are active than the factor has room for: they are dependent."""
 
 
-def _schur(C: Array, kc: Array, inverse: Callable[[Array], Array], n: int) -> _Schur:
+def _schur(C: Array, kc: Array, inverse: _Inverse, n: int) -> _Schur:
     xp = namespace(C, kc)
     active = xp.isfinite(kc)
     total = kc.shape[1]
@@ -391,45 +427,36 @@ def _schur(C: Array, kc: Array, inverse: Callable[[Array], Array], n: int) -> _S
         room = int(count.max(initial=0))
     elif total > 2 * n + UNROLLED:
         room = n
-    order = None
+    order: Array = None
     if room < total:
         order = xp.argsort(~active, axis=-1, kind="stable" if xp is np else None)[:, :room]
         kc, active = xp.take_along_axis(kc, order, -1), xp.take_along_axis(active, order, -1)
-    T = None
-    if order is not None and C.shape[0] == 1:
-        T = inverse(C)
-        if T.shape[0] == 1:  # everything is shared: each S is a selection from one matrix
-            whole = T[0] @ C[0].swapaxes(-1, -2)
-            S = whole[order[:, :, None], order[:, None, :]]
-            rows, columns = C, T
-        else:
-            T = None
-    if T is None:
-        if order is not None:
-            C = C[0][order] if C.shape[0] == 1 else xp.take_along_axis(C, order[:, :, None], -2)
-        columns = inverse(C)
-        rows = C
-        S = columns @ C.swapaxes(-1, -2)
+    # Where C and H are shared each S is a selection from one matrix; else the active rows are gathered first.
+    gathered = order is not None and max(C.shape[0], inverse.positive.shape[0]) > 1
+    if gathered:
+        C = C[0][order] if C.shape[0] == 1 else xp.take_along_axis(C, order[:, :, None], -2)
+    columns: Array = None if inverse.cheap else inverse.apply(C)
+    S = _gram(C, inverse.diagonal) if columns is None else _product(columns, C.swapaxes(-1, -2))
+    if order is not None and not gathered:
+        S = S[0][order[:, :, None], order[:, None, :]]
     S = xp.where(active[:, :, None] & active[:, None, :], S, 0.0)
     S = S + xp.where(active, kc, 1.0)[:, :, None] * np.eye(room, dtype=kc.dtype)
     factor, pivot = _cholesky(S)
-    selected = T is not None
+
+    def pick(t: Array) -> Array:
+        return t if order is None else xp.take_along_axis(t, order[:, None, :], -1)
 
     def solve(r1: Array, r2: Array) -> tuple[Array, Array]:
-        u = inverse(r1)
+        u = inverse.apply(r1)
         if room == 0:
             return u, xp.zeros_like(r2)
-        if order is None:
-            t = _times(Dense(rows), u) - r2
-        elif selected:
-            t = xp.take_along_axis(_times(Dense(rows), u) - r2, order[:, None, :], -1)
-        else:
-            t = _times(Dense(rows), u) - xp.take_along_axis(r2, order[:, None, :], -1)
+        t = _times(Dense(C), u)
+        t = t - pick(r2) if gathered else pick(t - r2)
         found = factor(xp.where(active[:, None, :], t, 0.0))
-        full = found
-        if order is not None:
-            full = _scatter(xp, found, order, total)
-        used = full if selected else found
+        full = found if order is None else _scatter(xp, found, order, total)
+        used = found if gathered else full
+        if columns is None:
+            return u - inverse.apply(_transposed(Dense(C), used)), full
         return u - _transposed(Dense(columns), used), full
 
     return _Schur(solve, pivot, count > room)
@@ -491,16 +518,20 @@ def _aligned(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> tu
 
 
 def _suspect(
-    program: QuadraticProgram, kz: Array, kw: Array, v: Array, rows: Array, residual: Array
+    program: QuadraticProgram, kz: Array, kw: Array, v: Array, rows: Array, residual: Array, sound: Array
 ) -> Array:
-    """Samples whose refined solution leaves a residual that rounding does not explain."""
+    """Samples with dependent rows, or whose refined solution leaves more than rounding explains.
+
+    Samples whose data are not finite are past help, and not suspect.
+    """
     xp = namespace(v, rows, residual)
     tolerances = _tolerances(v.dtype)
-    largest = abs(residual).max(-1)
-    scale = abs(rows).max(-1) + _largest(program, kz, kw)[:, None] * abs(v).max(-1)
+    largest, size = abs(residual).max(-1), _largest(program, kz, kw)
+    scale = abs(rows).max(-1) + size[:, None] * abs(v).max(-1)
     backward = (largest[:, :-1] <= tolerances.residual * scale[:, :-1]).all(-1)
     probe = largest[:, -1] <= tolerances.probe * abs(rows[:, -1]).max(-1)
-    return ~(backward & probe & xp.isfinite(v).all((-1, -2)))
+    known = xp.isfinite(rows).all((-1, -2)) & xp.isfinite(size)
+    return known & ~(sound & backward & probe & xp.isfinite(v).all((-1, -2)))
 
 
 def _largest(program: QuadraticProgram, kz: Array, kw: Array) -> Array:
@@ -523,7 +554,7 @@ def _solve_numpy(
     for _ in range(REFINEMENTS):
         v = v + factored(residual)
         residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
-    suspect = ~sound | _suspect(program, kz, kw, v, rows, residual)
+    suspect = _suspect(program, kz, kw, v, rows, residual, sound)
     v, singular = v[:, :-1], np.zeros(len(v), bool)
     for i in np.flatnonzero(suspect):
         one = jax.tree_util.tree_map(lambda a, i=i: a[0] if a.shape[0] == 1 else a[i], program)
@@ -539,7 +570,7 @@ def _solve_jax(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> 
     for _ in range(REFINEMENTS):
         v = v + factored(residual)
         residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
-    suspect = ~sound | _suspect(program, kz, kw, v, rows, residual)
+    suspect = _suspect(program, kz, kw, v, rows, residual, sound)
 
     def one(i: Array) -> tuple[Array, Array]:
         def pseudo_inverse() -> tuple[Array, Array]:
