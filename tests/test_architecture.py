@@ -41,6 +41,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "data": (4, "data"),
     "predictors": (4, "predictors"),
     "training": (5, "training"),
+    "steps": (5, "training"),
     "progress": (5, "training"),
     "evaluation": (5, "training"),
     "execution": (5, "execution"),
