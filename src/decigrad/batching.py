@@ -40,9 +40,13 @@ def _collecting(function: Callable[..., Any], depth: int) -> Callable[..., Any]:
 
     @call.def_vmap
     def rule(axis_size: int, mapped: Any, *arguments: Any) -> Any:
-        expanded = jax.tree_util.tree_map(lambda a, m: a if m else jnp.asarray(a)[None], arguments, tuple(mapped))
+        expanded = jax.tree_util.tree_map(
+            lambda a, m: a if m else jnp.asarray(a)[None], arguments, tuple(mapped)
+        )
         if not any(jax.tree_util.tree_leaves(mapped)):
-            expanded = jax.tree_util.tree_map(lambda a: jnp.broadcast_to(a, (axis_size, *a.shape[1:])), expanded)
+            expanded = jax.tree_util.tree_map(
+                lambda a: jnp.broadcast_to(a, (axis_size, *a.shape[1:])), expanded
+            )
         out = _collecting(function, depth + 1)(*expanded)
         return out, jax.tree_util.tree_map(lambda _: True, out)
 
@@ -69,7 +73,9 @@ def host_call(function: Callable[..., Any], result: Any, *arguments: Any) -> Any
         flat = [a.astype(np.float64) if a.dtype == np.float32 else a for a in flat]
         out = function(*jax.tree_util.tree_unflatten(structure, flat))
         return jax.tree_util.tree_map(
-            lambda a, r: np.array(np.asarray(a).reshape(lead + r.shape), dtype=r.dtype, order="C"), out, result
+            lambda a, r: np.array(np.asarray(a).reshape(lead + r.shape), dtype=r.dtype, order="C"),
+            out,
+            result,
         )
 
     return jax.pure_callback(on_host, result, *leaves, vmap_method="expand_dims")

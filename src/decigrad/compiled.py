@@ -40,7 +40,9 @@ def programs(form: CanonicalForm, values: dict[str, np.ndarray], mapped: frozens
     if not mapped:
         return batched(form.assemble(values))
     fixed = {name: value for name, value in values.items() if name not in mapped}
-    moving, leaves, structure = cached(form, ("programs", mapped), lambda: _program_function(form, mapped, fixed))
+    moving, leaves, structure = cached(
+        form, ("programs", mapped), lambda: _program_function(form, mapped, fixed)
+    )
     with float64():
         filled = moving({name: values[name] for name in values})
     constants = batched(form.assemble({**fixed, **{name: values[name][0] for name in mapped}}))
@@ -111,7 +113,9 @@ def envelope(form: CanonicalForm, values: dict[str, Any], raw: RawResult) -> dic
     return {name: np.asarray(value) for name, value in found.items()}
 
 
-def objective_gradient(form: CanonicalForm, values: dict[str, Any], x: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+def objective_gradient(
+    form: CanonicalForm, values: dict[str, Any], x: np.ndarray
+) -> tuple[np.ndarray, dict[str, Any]]:
     """∂f/∂x and ∂f/∂θ of one sample (minimization form)."""
 
     def objective(x: Any, parameters: dict[str, Any]) -> Any:

@@ -39,7 +39,9 @@ class Dataset:
         if self.features.ndim == 0 or len(self.features) == 0:
             raise ModelError("the dataset is empty: features has no rows")
         if self.features.ndim == 1:
-            raise ModelError(f"features must be [N, p], got shape {self.features.shape}; use features[:, None]")
+            raise ModelError(
+                f"features must be [N, p], got shape {self.features.shape}; use features[:, None]"
+            )
         if not targets:
             raise ModelError("the dataset has no targets: pass the true parameters by name")
         self.targets = {name: _array(f"target {name!r}", value) for name, value in targets.items()}
@@ -61,7 +63,9 @@ class Dataset:
 
     def __repr__(self) -> str:
         parts = [f"{n}{list(a.shape[1:])}" for n, a in {**self.targets, **self.known}.items()]
-        return f"<Dataset of {len(self)} samples: features{list(self.features.shape[1:])}, {', '.join(parts)}>"
+        return (
+            f"<Dataset of {len(self)} samples: features{list(self.features.shape[1:])}, {', '.join(parts)}>"
+        )
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:

@@ -108,7 +108,9 @@ class DecisionLayer:
         self.sign = 1.0 if model.sense == "minimize" else -1.0
         assert model.objective is not None
         self._objective = model.objective
-        template = compiled.programs(self.form, {n: np.ones(p.shape) for n, p in self.parameters.items()}, frozenset())
+        template = compiled.programs(
+            self.form, {n: np.ones(p.shape) for n, p in self.parameters.items()}, frozenset()
+        )
         chosen, self.why = resolve(solver, gradient.program(template))
         self.solver = gradient.solver(chosen)
         if self.solver is not chosen:
@@ -116,7 +118,9 @@ class DecisionLayer:
 
     def _identity(self) -> tuple[Any, ...]:
         """What the layer's functions depend on: layers that agree in it may share compiled code."""
-        values = tuple((n, None if p.value is None else p.value.tobytes()) for n, p in self.parameters.items())
+        values = tuple(
+            (n, None if p.value is None else p.value.tobytes()) for n, p in self.parameters.items()
+        )
         return id(self.form), self.solver, self.gradient, self.predicts, self.sign, values
 
     def __eq__(self, other: object) -> bool:
@@ -214,7 +218,9 @@ class DecisionLayer:
         """The optimal value by sample, [*batch]; its gradient is that of the envelope theorem."""
         return self.objective(self(params), params)
 
-    def evaluate(self, expression: Expression, decisions: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
+    def evaluate(
+        self, expression: Expression, decisions: Mapping[str, Any], params: Mapping[str, Any]
+    ) -> Any:
         """Any expression in the model's variables and parameters, by sample."""
         self._check_expression(expression)
         used = parameters_of(expression)
@@ -285,7 +291,9 @@ class DecisionLayer:
         error = failure(self.model.name, solution, sample)
         count = solutions.failed.size
         if count > 1:
-            error.add_note(f"{count} of {solutions.status.size} samples failed: {solutions.failed.tolist()[:20]}")
+            error.add_note(
+                f"{count} of {solutions.status.size} samples failed: {solutions.failed.tolist()[:20]}"
+            )
         raise error
 
 

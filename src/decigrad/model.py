@@ -127,7 +127,9 @@ class Model:
             except ValueError:
                 fits = False
             if not fits:
-                raise ModelError(f"{side} of variable {name!r} has shape {bound.shape}, which does not fit {shape}")
+                raise ModelError(
+                    f"{side} of variable {name!r} has shape {bound.shape}, which does not fit {shape}"
+                )
         if isinstance(low, Constant) and isinstance(high, Constant) and (low.value > high.value).any():
             raise ModelError(f"variable {name!r} has a lower bound above its upper bound")
         variable = Variable(name, shape, low, high, kind)
@@ -170,7 +172,9 @@ class Model:
             key = self._structure()
             if key not in _FORMS:
                 goal = self.objective if self.sense == "minimize" else -self.objective
-                _FORMS[key] = canonicalize(dict(self.variables), dict(self.parameters), goal, self.constraints)
+                _FORMS[key] = canonicalize(
+                    dict(self.variables), dict(self.parameters), goal, self.constraints
+                )
                 if len(_FORMS) > _FORMS_KEPT:
                     _FORMS.popitem(last=False)
             self._form = _FORMS[key]
@@ -286,7 +290,12 @@ class Model:
             _raw=raw,
             _sense=sign,
         )
-        if status in (Status.PRIMAL_INFEASIBLE, Status.UNBOUNDED, Status.NUMERICAL_ERROR, Status.ITERATION_LIMIT):
+        if status in (
+            Status.PRIMAL_INFEASIBLE,
+            Status.UNBOUNDED,
+            Status.NUMERICAL_ERROR,
+            Status.ITERATION_LIMIT,
+        ):
             explain(solution, form, program)
         return solution
 

@@ -222,7 +222,10 @@ def least_squares(
     columns = features if predictor.bias is None else np.column_stack([features, np.ones(len(data))])
     if ridge > 0:
         penalty = np.sqrt(ridge) * np.eye(features.shape[1], columns.shape[1])
-        left, right = np.vstack([w * columns, penalty]), np.vstack([w * targets, np.zeros((len(penalty), targets.shape[1]))])
+        left, right = (
+            np.vstack([w * columns, penalty]),
+            np.vstack([w * targets, np.zeros((len(penalty), targets.shape[1]))]),
+        )
     else:
         left, right = w * columns, w * targets
     solution = np.linalg.lstsq(left, right, rcond=None)[0].T

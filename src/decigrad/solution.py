@@ -114,7 +114,9 @@ class Solution:
     def _name(self, parameter: Parameter | str) -> str:
         name = parameter if isinstance(parameter, str) else parameter.name
         if name not in self._form.parameters:
-            raise ModelError(f"the model has no parameter {name!r}; it has {', '.join(self._form.parameters)}")
+            raise ModelError(
+                f"the model has no parameter {name!r}; it has {', '.join(self._form.parameters)}"
+            )
         return name
 
     def _require_optimal(self) -> None:

@@ -113,7 +113,7 @@ def fit(
     loss: Loss | None = None,
     *,
     seed: int | Any = 0,
-    selection: CrossValidation | HoldOut | None | str = "default",
+    selection: CrossValidation | HoldOut | str | None = "default",
     epochs: int = 60,
     batch_size: int = 32,
     learning_rate: float = 0.01,
@@ -207,7 +207,9 @@ class _Run:
         """The best predictor at hand when the user interrupts."""
         if self.best is None:
             raise KeyboardInterrupt
-        return FitResult(self.best, self.anchor, self.history, {"interrupted": True}, 0.0, 0, interrupted=True)
+        return FitResult(
+            self.best, self.anchor, self.history, {"interrupted": True}, 0.0, 0, interrupted=True
+        )
 
     def _closed_form(self, start: Any, index: np.ndarray) -> LinearPredictor:
         if not isinstance(start, LinearPredictor):
@@ -224,7 +226,12 @@ class _Run:
         if isinstance(start, LinearPredictor):
             return [self._closed_form(start, part) for part in parts]
         twin = _Trainer(
-            start, self.trainer.layer, MSE(), self.trainer.data, self.trainer.optimizer, self.trainer.batch_size
+            start,
+            self.trainer.layer,
+            MSE(),
+            self.trainer.data,
+            self.trainer.optimizer,
+            self.trainer.batch_size,
         )
         lanes = twin.lanes([start] * len(parts), parts, np.zeros(len(parts)), np.zeros(len(parts)))
         rng = np.random.default_rng(0)
@@ -237,7 +244,9 @@ class _Run:
         self.best = self.anchor
         if np.isinf(weight) or epochs == 0:
             return FitResult(self.anchor, self.anchor, self.history, chosen, 0.0, 0)
-        unit = trainer.judge(trainer.lanes([self.anchor], [everything], np.zeros(1), np.zeros(1)), [everything])
+        unit = trainer.judge(
+            trainer.lanes([self.anchor], [everything], np.zeros(1), np.zeros(1)), [everything]
+        )
         lanes = trainer.lanes([self.anchor], [everything], np.array([weight]), unit.mean)
         for _ in self.bar.track(range(epochs), "training"):
             self._record(trainer.epoch(lanes, self.rng), 0)
@@ -279,7 +288,9 @@ class _Run:
         """Proximal weight and number of epochs with the best held-out loss, two-stage included."""
         trainer, n = self.trainer, len(self.trainer.data)
         if n < 2 * how.folds:
-            raise ModelError(f"CrossValidation with {how.folds} folds needs at least {2 * how.folds} samples, got {n}")
+            raise ModelError(
+                f"CrossValidation with {how.folds} folds needs at least {2 * how.folds} samples, got {n}"
+            )
         order = np.arange(n) if how.ordered else self.rng.permutation(n)
         held = np.array_split(order, how.folds)
         kept = [np.setdiff1d(order, part, assume_unique=True) for part in held]
@@ -312,14 +323,20 @@ class _Run:
                 gains[epoch, j] = together.sum() / total
                 errors[epoch, j] = together.std(ddof=1) * np.sqrt(together.size) / total
             self.bar.show(gain=float(gains[epoch].max()))
-        return _choice(how, finite, gains, errors, float(np.average(before.mean, weights=[h.size for h in held])))
+        return _choice(
+            how, finite, gains, errors, float(np.average(before.mean, weights=[h.size for h in held]))
+        )
 
 
 def _choice(
     how: CrossValidation, weights: list[float], gains: np.ndarray, errors: np.ndarray, two_stage: float
 ) -> dict[str, Any]:
     epoch, j = np.unravel_index(int(np.argmax(gains - how.caution * errors)), gains.shape)
-    found = {"two_stage_score": two_stage, "gain": float(gains[epoch, j]), "standard_error": float(errors[epoch, j])}
+    found = {
+        "two_stage_score": two_stage,
+        "gain": float(gains[epoch, j]),
+        "standard_error": float(errors[epoch, j]),
+    }
     if epoch == 0 or gains[epoch, j] <= how.caution * errors[epoch, j]:
         return {"proximal_weight": float("inf"), "epochs": 0, **found}
     return {"proximal_weight": weights[int(j)], "epochs": int(epoch), **found}
@@ -363,12 +380,16 @@ class _Trainer:
         self.optimizer, self.batch_size = optimizer, batch_size
         trained, arrays, static = steps.Static.split(predictor)
         if not jax.tree_util.tree_leaves(trained):
-            raise ModelError("the predictor has nothing to train: no floating-point JAX arrays among its leaves")
+            raise ModelError(
+                "the predictor has nothing to train: no floating-point JAX arrays among its leaves"
+            )
         self.calls = 0
         self.recipe = steps.Recipe(layer, layer.exact, loss, optimizer, outputs_of(layer), static)
         spread = {name: data.targets[name].std(axis=0) for name in layer.predicts}
         spread = {name: jnp.asarray(np.where(s > 0, s, 1.0)) for name, s in spread.items()}
-        self.context = steps.Context(self._labelled(data), jax.tree_util.tree_map(jnp.asarray, arrays), spread)
+        self.context = steps.Context(
+            self._labelled(data), jax.tree_util.tree_map(jnp.asarray, arrays), spread
+        )
         self.host = loss.decides and layer.solver.host
 
     def like(self, data: Dataset) -> _Trainer:
@@ -391,7 +412,9 @@ class _Trainer:
         parts = (np.arange(len(data)), data.features, data.targets, data.known, optimal, value, data.weights)
         return jax.tree_util.tree_map(jnp.asarray, Batch(*parts))
 
-    def lanes(self, predictors: list[Any], parts: list[np.ndarray], weights: np.ndarray, unit: np.ndarray) -> _Lanes:
+    def lanes(
+        self, predictors: list[Any], parts: list[np.ndarray], weights: np.ndarray, unit: np.ndarray
+    ) -> _Lanes:
         """One lane for each predictor, on its part of the data, pulled to where it starts."""
         stacked = jax.tree_util.tree_map(
             lambda *leaves: jnp.stack(leaves), *[eqx.filter(p, eqx.is_inexact_array) for p in predictors]
@@ -422,7 +445,9 @@ class _Trainer:
         if not np.isfinite(loss).all():
             raise SolveError("the training loss became NaN: lower the learning rate, or check the loss")
         if (failed >= lanes.mask.sum(1)).any():
-            raise SolveError("every sample of an epoch failed to solve; see layer.solve(..., throw=False).status")
+            raise SolveError(
+                "every sample of an epoch failed to solve; see layer.solve(..., throw=False).status"
+            )
         return loss, failed
 
     def _batches(self, lanes: _Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -442,7 +467,8 @@ class _Trainer:
         for solved in solutions.values():
             ok &= solved.ok
         answers = {
-            label: {name: np.nan_to_num(x) for name, x in solved.x.items()} for label, solved in solutions.items()
+            label: {name: np.nan_to_num(x) for name, x in solved.x.items()}
+            for label, solved in solutions.items()
         }
         return solutions, answers, ok
 

@@ -121,7 +121,9 @@ def _solve(gradient: Gradient, solver: Solver, program: QuadraticProgram) -> Raw
 
 
 @functools.partial(_solve.defjvp, symbolic_zeros=True)
-def _solve_jvp(gradient: Gradient, solver: Solver, primals: Any, tangents: Any) -> tuple[RawResult, RawResult]:
+def _solve_jvp(
+    gradient: Gradient, solver: Solver, primals: Any, tangents: Any
+) -> tuple[RawResult, RawResult]:
     (program,), (moved,) = primals, tangents
     raw = _solve(gradient, solver, program)
     coupling = gradient.coupling(program, raw)
@@ -141,7 +143,9 @@ def _solve_jvp(gradient: Gradient, solver: Solver, primals: Any, tangents: Any) 
     dx, dy, dz, dw = kkt.unpack(program, dv)
     dz = jnp.where(jnp.isfinite(coupling.rows), dz, 0.0)
     dw = jnp.where(jnp.isfinite(coupling.bounds), dw, 0.0)
-    return raw, RawResult(dx, dy, dz, dw, *(_no_tangent(a) for a in (raw.active, raw.fixed, raw.status, raw.iterations)))
+    return raw, RawResult(
+        dx, dy, dz, dw, *(_no_tangent(a) for a in (raw.active, raw.fixed, raw.status, raw.iterations))
+    )
 
 
 def _is_symbolic_zero(value: Any) -> bool:
@@ -152,7 +156,9 @@ def _no_tangent(value: Array) -> np.ndarray:
     return np.zeros(value.shape, jax.dtypes.float0)
 
 
-def _linear_solve(host: bool, program: QuadraticProgram, coupling: Coupling, status: Array, rhs: Array) -> Array:
+def _linear_solve(
+    host: bool, program: QuadraticProgram, coupling: Coupling, status: Array, rhs: Array
+) -> Array:
     def matvec(v: Array) -> Array:
         return kkt.matvec(program, coupling.rows, coupling.bounds, v)
 

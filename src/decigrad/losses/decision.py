@@ -58,7 +58,9 @@ class Regret:
     def value(
         self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, dict[str, Any]], batch: Batch
     ) -> Any:
-        return self.score(layer, answers["decision"], batch.truth) - self.score(layer, batch.optimal, batch.truth)
+        return self.score(layer, answers["decision"], batch.truth) - self.score(
+            layer, batch.optimal, batch.truth
+        )
 
     def score(self, layer: DecisionLayer, decisions: dict[str, Any], truth: dict[str, Any]) -> Any:
         """The cost of decisions by sample, to be minimized."""

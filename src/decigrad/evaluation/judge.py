@@ -1,0 +1,281 @@
+"""`evaluate` and `compare`: judge predictors by their decisions, beside two-stage, honestly."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from decigrad.data import Dataset
+from decigrad.errors import ModelError
+from decigrad.evaluation.comparison import ComparisonData, Run
+from decigrad.evaluation.metrics import Evaluation
+from decigrad.layer import DecisionLayer
+from decigrad.losses import MSE, LeastSquares, Loss, Regret
+from decigrad.predictors import Linear, outputs_of, predict
+from decigrad.training import CrossValidation, FitResult, fit
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def evaluate(
+    predictor: Any,
+    layer: DecisionLayer,
+    data: Dataset,
+    *,
+    cost: Any = None,
+    name: str = "predictor",
+) -> Evaluation:
+    """Judge a predictor by the decisions that the layer makes with its predictions.
+
+    Regret is measured on the model's full objective under the true parameters, with the exact (unsmoothed)
+    decision; for an exact solver it is never negative. Samples that fail are counted, not dropped.
+
+    Args:
+        predictor: a trained predictor (`fit(...).predictor`), or any callable pytree.
+        layer: the decision layer.
+        data: test data.
+        cost: another cost of the decision in place of the objective (see `losses.Regret`).
+        name: shown in tables.
+
+    Returns:
+        An `Evaluation`: regret by sample, normalized regret, prediction error, rank agreement and more.
+    """
+    data.check(layer)
+    loss = Regret(cost)
+    loss.check(layer)
+    exact = layer.exact
+    best = exact.solve(data.parameters, throw=False)
+    started = time.perf_counter()
+    predicted = predict(predictor, data.features, outputs_of(layer))
+    made = exact.solve({**data.known, **predicted}, throw=False)
+    seconds = time.perf_counter() - started
+    optimum = _score(loss, exact, best.x, data)
+    regret = _score(loss, exact, made.x, data) - optimum
+    if cost is None:
+        regret = _rounded(regret, optimum)
+    return Evaluation(
+        name=name,
+        regret=regret,
+        optimal_value=exact.sign * optimum if cost is None else optimum,
+        predicted=predicted,
+        true=data.parameters,
+        decisions=made.x,
+        optimal_decisions=best.x,
+        failed=np.union1d(made.failed, best.failed),
+        seconds=seconds,
+        sense=_sense(layer),
+    )
+
+
+def _score(loss: Regret, layer: DecisionLayer, decisions: dict[str, Any], data: Dataset) -> np.ndarray:
+    from decigrad.compiled import float64
+
+    with float64():
+        return np.broadcast_to(np.asarray(loss.score(layer, decisions, data.parameters)), (len(data),))
+
+
+def _rounded(regret: np.ndarray, optimum: np.ndarray) -> np.ndarray:
+    """Rounding errors of equal decisions are not negative regret; anything larger is left to be seen."""
+    noise = 1e-10 * (1.0 + np.abs(optimum))
+    return np.where((regret < 0) & (regret > -noise), 0.0, regret)
+
+
+def _sense(layer: DecisionLayer) -> str:
+    """Whether a small or a large value of the predicted cost vector attracts the decision."""
+    (name, shape), *others = outputs_of(layer)
+    if others or not shape:
+        return layer.model.sense
+    values = {n: np.ones(p.shape) for n, p in layer.parameters.items()}
+    base = layer.form.assemble(values).q
+    moved = layer.form.assemble({**values, name: values[name] + 1.0}).q
+    return "maximize" if (moved - base).sum() < 0 else "minimize"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train: a loss, a predictor, and options of `fit`."""
+
+    loss: Loss
+    predictor: Any = None
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+def _named_methods(linear: bool) -> dict[str, Method]:
+    cross = (("selection", CrossValidation()),)
+    return {
+        "two-stage": Method(LeastSquares()) if linear else Method(MSE(), options=cross),
+        "mse": Method(MSE(), options=cross),
+        "regret": Method(Regret(), options=cross),
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several methods trained and judged with the same seeds. `data` holds every run."""
+
+    data: ComparisonData
+    results: dict[str, list[FitResult]]
+    title: str = "Comparison of decisions"
+
+    def table(self) -> Table:
+        """A Rich table: mean ± spread over seeds, and the paired gain over the baseline."""
+        return self.data.table()
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=140)
+        with console.capture() as captured:
+            console.print(self.table())
+            for method in self.data.challengers:
+                console.print(self.data.verdict(method).text)
+        return captured.get()
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained HTML report."""
+        from decigrad.evaluation.comparison_report import comparison_report
+
+        return comparison_report(self.data, path, self.title)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Means, spreads, paired gains and settings as JSON; written to `path` if given."""
+        data = self.data
+        keys = ("mean_regret", "normalized_regret", "mse", "spearman", "correct_cheapest", "seconds_fit")
+        methods = {}
+        for method in data.methods:
+            estimates = {key: data.estimate(method, key) for key in keys}
+            methods[method] = {k: {"mean": e.mean, "standard_error": e.error} for k, e in estimates.items()}
+            methods[method]["by_seed"] = {"mean_regret": data.values(method, "mean_regret").tolist()}
+        for method in data.challengers:
+            gain = data.gain(method)
+            methods[method]["gain_percent"] = {"mean": gain.estimate, "low": gain.low, "high": gain.high}
+            methods[method]["verdict"] = {"text": data.verdict(method).text}
+        content = {
+            "baseline": data.baseline,
+            "seeds": data.seeds,
+            "methods": methods,
+            "settings": data.settings,
+        }
+        text = json.dumps(content, indent=1, default=str)
+        if path is not None:
+            from decigrad.evaluation.report import write_atomically
+
+            write_atomically(path, text + "\n", what="the results")
+        return text
+
+
+_DRAWN = {"loss": "loss", "validation": "validation_regret"}  # histories that the report draws
+Draw = Callable[[int], tuple[Dataset, Dataset]]
+
+
+def compare(
+    layer: DecisionLayer,
+    train: Dataset | Draw,
+    test: Dataset | None = None,
+    methods: Sequence[str] | Mapping[str, str | Loss | Method] = ("two-stage", "mse", "regret"),
+    seeds: int | Sequence[int] = 5,
+    *,
+    predictor: Any = None,
+    baseline: str = "two-stage",
+    cost: Any = None,
+    title: str = "Comparison of decisions",
+    unit: str = "",
+    block: int = 1,
+    notes: Sequence[str] = (),
+    progress: bool | None = None,
+    **options: Any,
+) -> Comparison:
+    """Train several methods with several seeds and judge them on the same test data.
+
+    Args:
+        layer: the decision layer.
+        train: training data, shared by all seeds; or a function `seed -> (train, test)` that draws both.
+        test: test data, never used in training; omitted when `train` draws it.
+        methods: names ("two-stage", "mse", "regret"), or a dict from labels to names, losses or `Method`s.
+        seeds: how many (0, 1, …), or the seeds themselves. They shuffle, initialize and fold.
+        predictor: `Linear()` by default; any predictor of `fit`.
+        baseline: the method that the others are paired with; it is added when it is missing.
+        cost: see `evaluate`.
+        title, unit, block, notes: for the report; `block` is the length of dependent runs of test samples.
+        progress: as in `fit`.
+        options: passed to every `fit` (`epochs`, `batch_size`, `learning_rate`, …).
+
+    Returns:
+        A `Comparison`, with `.table()`, `.to_html(path)`, `.to_json(path)`.
+    """
+    predictor = Linear() if predictor is None else predictor
+    chosen = _methods(methods, baseline, isinstance(predictor, Linear))
+    listed = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not listed:
+        raise ModelError("compare needs at least one seed")
+    if (test is None) != callable(train):
+        raise ModelError("compare needs train and test data, or one function seed -> (train, test)")
+    runs: dict[str, list[Run]] = {label: [] for label in chosen}
+    results: dict[str, list[FitResult]] = {label: [] for label in chosen}
+    sizes: tuple[int, int] = (0, 0)
+    for seed in listed:
+        pair = train(seed) if callable(train) else (train, test)
+        known, unseen = pair[0], pair[1]
+        assert unseen is not None
+        sizes = len(known), len(unseen)
+        for label, method in chosen.items():
+            settings = {"progress": progress, **options, **dict(method.options)}
+            result = fit(
+                predictor if method.predictor is None else method.predictor,
+                layer, known, method.loss, seed=seed, **settings,
+            )  # fmt: skip
+            evaluation = evaluate(result.predictor, layer, unseen, cost=cost, name=label)
+            history = {_DRAWN[k]: v for k, v in result.history.items() if k in _DRAWN}
+            runs[label].append(Run(seed, evaluation, history, result.seconds))
+            results[label].append(result)
+    data = ComparisonData(
+        runs,
+        baseline=baseline,
+        settings=_settings(layer, predictor, sizes, options),
+        notes=list(notes),
+        unit=unit,
+        block=block,
+    )
+    return Comparison(data, results, title)
+
+
+def _methods(methods: Any, baseline: str, linear: bool) -> dict[str, Method]:
+    known = _named_methods(linear)
+    wanted = dict(methods) if isinstance(methods, Mapping) else {name: name for name in methods}
+    found = {}
+    for label, method in wanted.items():
+        if isinstance(method, str):
+            if method not in known:
+                raise ModelError(
+                    f"compare knows no method {method!r}; it knows {', '.join(known)}, or pass a loss"
+                )
+            found[label] = known[method]
+        else:
+            found[label] = method if isinstance(method, Method) else Method(method)
+    if baseline not in found:
+        if baseline not in known:
+            raise ModelError(f"the baseline {baseline!r} is not among the methods {list(found)}")
+        found = {baseline: known[baseline], **found}
+    return found
+
+
+def _settings(
+    layer: DecisionLayer, predictor: Any, sizes: tuple[int, int], options: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "model": layer.model.name,
+        "predicted": ", ".join(layer.predicts),
+        "predictor": str(predictor),
+        "solver": layer.why,
+        "gradient": str(layer.gradient),
+        "training samples": sizes[0],
+        "test samples": sizes[1],
+        **{key: str(value) for key, value in options.items()},
+    }
