@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from decigrad.program import Array, QuadraticProgram, RawResult, Status
+from decigrad.solvers.degeneracy import complete
 from decigrad.solvers.verification import (
     Curvature,
     blank,
@@ -115,7 +116,7 @@ class DAQP:
         multipliers = np.zeros((len(raw.x), scaled.rows))
         flags = _run(scaled, kinds == Curvature.DEFINITE, settings, raw, multipliers)
         raw.status[:] = [int(_STATUS.get(flag, Status.NUMERICAL_ERROR)) for flag in flags]
-        return settle(program, scaled.unscale(raw, multipliers), self.tolerance)
+        return complete(program, settle(program, scaled.unscale(raw, multipliers), self.tolerance))
 
     def _rescue(self, one: QuadraticProgram, kind: Array, claimed: int) -> RawResult:
         """Settle a sample that was not solved: confirm why, or solve it at a looser tolerance."""
