@@ -27,13 +27,14 @@ ROOMS: dict[str, tuple[int, str]] = {
     "batching": (0, "batching"),
     "expressions": (0, "expressions"),
     "canonical": (1, "canonical"),
-    "forms": (1, "canonical"),
     "solvers": (1, "solvers"),
     "oracles": (1, "oracles"),
     "gradients": (2, "gradients"),
     "model": (3, "model"),
     "compiled": (3, "model"),
     "solution": (3, "model"),
+    "solving": (3, "model"),
+    "display": (3, "model"),
     "layer": (3, "model"),
     "differentiable": (3, "model"),
     "modeling": (3, "model"),
@@ -42,6 +43,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "predictors": (4, "predictors"),
     "training": (5, "training"),
     "steps": (5, "training"),
+    "trainer": (5, "training"),
     "progress": (5, "training"),
     "evaluation": (5, "training"),
     "execution": (5, "execution"),
@@ -68,6 +70,7 @@ ENVIRONMENT_READERS = {"batching.py": "NPROC sets the size of XLA's thread pool,
 # Imports inside a function that close a circle within a room, with the reason.
 DEFERRED = {
     ("decigrad.expressions.expression", "decigrad.expressions.constraint"): "a comparison makes a constraint",
+    ("decigrad.expressions.expression", "decigrad.expressions.printing"): "messages show expressions",
     ("decigrad.solvers.highs", "decigrad.solvers.diagnosis"): "a proof of failure is a linear program itself",
 }
 

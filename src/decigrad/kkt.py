@@ -13,9 +13,10 @@ f, e likewise from kw, the system K v = rhs in v = (dx, dy, dz, dw) is
 K is symmetric, of order N = 2n + me + mi. It is solved by elimination: soft bounds and (for a dense P) soft
 rows go into the Hessian H, held variables are masked out of it, and the remaining rows C give the Schur
 complement S = C H⁻¹ Cᵀ + diag(kz). H⁻¹ is elementwise for a diagonal P, Woodbury's formula for low rank
-plus diagonal, Cholesky for a dense one. Directions without curvature get a small one in H; iterative
-refinement against K takes it out again, and whatever refinement cannot repair is singular: such samples get
-the minimum-norm solution K⁺ rhs.
+plus diagonal, Cholesky for a dense one. Directions without curvature get a small one in H, and S a small
+compliance; iterative refinement against K takes both out again. Dependent rows then leave their multipliers
+undetermined, and a projection makes these the least ones. What refinement cannot repair (a direction without
+curvature, a contradiction) is solved by K⁺ explicitly.
 
 Arrays are NumPy (computed at once, on the active rows only) or JAX (traceable, static shapes).
 """
@@ -130,11 +131,11 @@ def _matvec(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> Arr
 # --------------------------------------------------------------------------------------------- Cholesky
 
 
-def _cholesky(matrix: Array) -> tuple[Callable[[Array], Array], Array]:
+def _cholesky(matrix: Array, shift: float = 0.0) -> tuple[Callable[[Array], Array], Array]:
     """Factor [B, m, m]: (rows [B', k, m] -> rows of the solution, least squared pivot [B]).
 
-    The matrix is scaled to unit diagonal first. A matrix that is not positive definite has pivot NaN or
-    a value not above zero, and solutions without meaning. Nothing raises.
+    The matrix is scaled to unit diagonal first, and `shift` added to that. A matrix that is not positive
+    definite has pivot NaN or a value not above zero, and solutions without meaning. Nothing raises.
     """
     xp, m = namespace(matrix), matrix.shape[-1]
     if m == 0:
@@ -143,21 +144,24 @@ def _cholesky(matrix: Array) -> tuple[Callable[[Array], Array], Array]:
     usable = diagonal > 0
     d = xp.where(usable, 1.0 / xp.sqrt(xp.where(usable, diagonal, 1.0)), 1.0)
     if m <= UNROLLED:
-        solve, pivot = _cholesky_unrolled(xp, matrix, d)
-    elif xp is np:
-        solve, pivot = _cholesky_lapack(matrix * d[:, :, None] * d[:, None, :])
+        solve, pivot = _cholesky_unrolled(xp, matrix, d, shift)
     else:
-        solve, pivot = _cholesky_xla(matrix * d[:, :, None] * d[:, None, :])
-    pivot = xp.where(usable.all(-1), pivot, 0.0)
+        scaled = matrix * d[:, :, None] * d[:, None, :]
+        if shift:
+            scaled = scaled + shift * np.eye(m, dtype=matrix.dtype)
+        solve, pivot = _cholesky_lapack(scaled) if xp is np else _cholesky_xla(scaled)
     return lambda rows: d[:, None, :] * solve(d[:, None, :] * rows), pivot
 
 
-def _cholesky_unrolled(xp: Any, matrix: Array, d: Array) -> tuple[Callable[[Array], Array], Array]:
+def _cholesky_unrolled(
+    xp: Any, matrix: Array, d: Array, shift: float
+) -> tuple[Callable[[Array], Array], Array]:
     m = matrix.shape[-1]
     factor: dict[tuple[int, int], Array] = {}
     inverse, pivots = [], []
     for j in range(m):
-        pivot = matrix[:, j, j] * d[:, j] * d[:, j] - sum(factor[j, k] * factor[j, k] for k in range(j))
+        pivot = matrix[:, j, j] * d[:, j] * d[:, j] + shift
+        pivot = pivot - sum(factor[j, k] * factor[j, k] for k in range(j))
         pivots.append(pivot)
         inverse.append(1.0 / xp.sqrt(xp.where(pivot > 0, pivot, 1.0)))
         for i in range(j + 1, m):
@@ -305,6 +309,20 @@ def _inverse_dense(P: Dense, extra: Array, free: Array | None, tolerances: _Tole
 # ------------------------------------------------------------------------------------------ factorization
 
 
+@dataclass(frozen=True)
+class Factors:
+    """What `factorize` returns."""
+
+    solve: Callable[[Array], Array]
+    """Rows of right-hand sides [B, k, N] -> rows of solutions, to be refined against `matvec`."""
+    project: Callable[[Array], Array]
+    """Rows of vectors -> the same without their part in the null space of dependent constraints."""
+    sound: Array
+    """[B]: the factors exist."""
+    dependent: Array
+    """[B]: some rows that hold with equality are linear combinations of others, or nearly."""
+
+
 def factorize(
     program: QuadraticProgram,
     kz: Array,
@@ -313,28 +331,25 @@ def factorize(
     soft: bool = False,
     shifted: bool = True,
     ky: float = 0.0,
-) -> tuple[Callable[[Array], Array], Array]:
-    """Factor K once: (rows of right-hand sides [B, k, N] -> rows of solutions, sound [B]).
+) -> Factors:
+    """Factor K once, for any number of right-hand sides.
 
     Arguments:
         program: batched.
         kz, kw: compliances [B, mi], [B, n].
         soft: promise that no row and no bound is held hard (an interior point), which saves work.
-        shifted: raise missing curvature to a floor (the solution is then to be refined against `matvec`).
-            Without it P must make H positive definite, as a proximal term does.
+        shifted: raise missing curvature and missing independence of rows to a floor. Without it P must make H
+            positive definite, as a proximal term does.
         ky: compliance of the equality rows (a dual proximal term).
-
-    `sound` is false where a pivot says that rows are dependent or that H is not positive definite.
     """
     xp = namespace(kz, kw, program.q, *jax.tree_util.tree_leaves(program.P))
     n, me, mi = program.n, program.num_equalities, program.num_inequalities
-    tolerances = _tolerances(kw.dtype)
     P: Operator = Diagonal(xp.zeros((1, n), kw.dtype)) if program.linear and shifted else program.P
     condensed = mi > 0 and (isinstance(P, Dense) or mi > n)
     kept = kz if not condensed else xp.where(kz == 0, kz, xp.inf)  # rows that stay in S
     soft_w = xp.isfinite(kw) if soft else xp.isfinite(kw) & (kw > 0)
     extra = xp.where(soft_w, 1.0 / xp.where(soft_w, kw, 1.0), 0.0)
-    fixed: Array = None if soft else kw == 0
+    fixed: Array = None if soft or (xp is np and not (kw == 0).any()) else kw == 0
 
     weight: Array = None
     if condensed:
@@ -343,19 +358,19 @@ def factorize(
         if xp is jnp or soft_z.any():
             P = Dense(_dense(P) + _gram(program.G.matrix.swapaxes(-1, -2), weight))
 
-    free: Array = None if fixed is None or (xp is np and not fixed.any()) else ~fixed
     as_rows = False
     if xp is np and not soft_w.any():
         # With a shared P and nothing else in H, a few held variables are rows of S: one H serves all.
         extra = extra[:1]
-        as_rows = free is not None and isinstance(P, Dense) and P.matrix.shape[0] == 1
-        as_rows = as_rows and int((~free).sum(-1).max()) <= n // 2
-    inverse = _inverse_hessian(P, extra, None if as_rows else free, shifted)
+        as_rows = fixed is not None and isinstance(P, Dense) and P.matrix.shape[0] == 1
+        as_rows = as_rows and int(fixed.sum(-1).max()) <= n // 2
+    held: Array = None if as_rows else fixed
+    inverse = _inverse_hessian(P, extra, None if held is None else ~held, shifted)
 
     batch = max(kz.shape[0], kw.shape[0], program.batch_size)
-    rows = [program.A.matrix]
-    compliance = [xp.full((1, me), ky, kw.dtype)]
-    if mi and not (soft and condensed):
+    rows, compliance = [program.A.matrix], [xp.full((1, me), ky, kw.dtype)]
+    with_z = mi > 0 and not (soft and condensed)
+    if with_z:
         rows.append(program.G.matrix)
         compliance.append(kept)
     if as_rows:
@@ -364,43 +379,49 @@ def factorize(
     shared = max(r.shape[0] for r in rows)
     C = xp.concatenate([xp.broadcast_to(r, (shared, *r.shape[1:])) for r in rows], axis=-2)
     kc = xp.concatenate([xp.broadcast_to(k, (batch, k.shape[1])) for k in compliance], axis=-1)
-    schur = _schur(C, kc, inverse, n)
+    choice = _choose(kc, n)
+    schur_solve, pivot = _schur(C, kc, choice, inverse, shifted)
+
+    def by_row(dy: Array, dz: Array, dw: Array) -> Array:
+        """The parts that belong to the rows of C."""
+        return xp.concatenate([dy] + [dz] * with_z + [dw] * as_rows, axis=-1)
 
     def solve(rhs: Array) -> Array:
         r1, r2, r3, r4 = unpack(program, rhs)
-        reduced = r1 + extra[:, None, :] * r4
-        given: Array = None
-        if fixed is not None and not as_rows:
-            given = xp.where(fixed[:, None, :], r4, 0.0)
-            reduced = reduced - _times(P, given)
+        reduced, target = r1 + extra[:, None, :] * r4, by_row(r2, r3, r4)
+        if held is not None:
+            given = xp.where(held[:, None, :], r4, 0.0)
+            reduced, target = reduced - _times(P, given), target - _times(Dense(C), given)
         if weight is not None:
             reduced = reduced + _transposed(program.G, weight[:, None, :] * r3)
-        target = [r2]
-        if len(rows) - as_rows > 1:
-            target.append(r3)
-        if given is not None:
-            target = [t - _times(Dense(r), given) for t, r in zip(target, rows, strict=True)]
-        if as_rows:
-            target.append(r4)
-        u, multipliers = schur.solve(reduced, xp.concatenate(target, axis=-1))
-        dx = u if given is None else xp.where(fixed[:, None, :], given, u)
-        dy = multipliers[..., :me]
-        dz = r3
-        if mi:
-            if not (soft and condensed):
-                dz = xp.where(xp.isfinite(kept)[:, None, :], multipliers[..., me : me + mi], dz)
-            if weight is not None:
-                compliant = (_times(program.G, dx) - r3) * weight[:, None, :]
-                dz = xp.where((weight > 0)[:, None, :], compliant, dz)
+        dx, multipliers = schur_solve(reduced, target)
+        if held is not None:
+            dx = xp.where(held[:, None, :], given, dx)
+        dy, dz = multipliers[..., :me], r3
+        if with_z:
+            dz = xp.where(xp.isfinite(kept)[:, None, :], multipliers[..., me : me + mi], dz)
+        if weight is not None:
+            compliant = (_times(program.G, dx) - r3) * weight[:, None, :]
+            dz = xp.where((weight > 0)[:, None, :], compliant, dz)
         dw = xp.where(soft_w[:, None, :], (dx - r4) * extra[:, None, :], r4)
         if fixed is not None:
-            held = r1 - _times(program.P, dx) - _transposed(program.A, dy)
+            rest = r1 - _times(program.P, dx) - _transposed(program.A, dy)
             if mi:
-                held = held - _transposed(program.G, xp.where(xp.isfinite(kz)[:, None, :], dz, 0.0))
-            dw = xp.where(fixed[:, None, :], held, dw)
+                rest = rest - _transposed(program.G, xp.where(xp.isfinite(kz)[:, None, :], dz, 0.0))
+            dw = xp.where(fixed[:, None, :], rest, dw)
         return pack(dx, dy, dz, dw)
 
-    return solve, inverse.positive & (schur.pivot > tolerances.pivot) & ~schur.overflow
+    def project(v: Array) -> Array:
+        dx, dy, dz, dw = unpack(program, v)
+        null, shift = _null_part(C, kc, choice, held, by_row(dy, dz, dw), dw)
+        dy, rest = dy - null[..., :me], null[..., me:]
+        if with_z:
+            dz = dz - rest[..., :mi]
+        dw = dw - (rest[..., mi * with_z :] if as_rows else shift)
+        return pack(dx, dy, dz, dw)
+
+    dependent = pivot <= 100 * _tolerances(kw.dtype).shift
+    return Factors(solve, project, inverse.positive & (pivot > 0) & ~choice.overflow, dependent)
 
 
 def _dense(P: Operator) -> Array:
@@ -408,70 +429,131 @@ def _dense(P: Operator) -> Array:
 
 
 @dataclass(frozen=True)
-class _Schur:
-    """Solves H u + Cᵀλ = r₁, C u − diag(kc) λ = r₂ on the rows with finite kc."""
+class _Choice:
+    """Which rows of C are active by sample; only so many are kept as are needed."""
 
-    solve: Callable[[Array, Array], tuple[Array, Array]]
-    pivot: Array
+    total: int
+    order: Array
+    """[B, kept] positions of the rows kept, or None where all are."""
+    active: Array
+    """[B, kept]."""
     overflow: Array
-    """More rows are active than the factor has room for: they are dependent."""
+    """[B]: more rows are active than there are variables."""
+
+    def pick(self, t: Array) -> Array:
+        """[B, k, total] -> [B, k, kept]."""
+        if self.order is None:
+            return t
+        return namespace(t).take_along_axis(t, self.order[:, None, :], -1)
+
+    def gather(self, C: Array) -> Array:
+        """Rows of C [B or 1, total, n] -> [B, kept, n]."""
+        if self.order is None:
+            return C
+        if C.shape[0] == 1:
+            return C[0][self.order]
+        return namespace(C).take_along_axis(C, self.order[:, :, None], -2)
+
+    def scatter(self, t: Array) -> Array:
+        """[B, k, kept] -> [B, k, total], zero elsewhere."""
+        if self.order is None:
+            return t
+        shape, index = (*t.shape[:-1], self.total), self.order[:, None, :]
+        if namespace(t, index) is np:
+            out = np.zeros(shape, t.dtype)
+            np.put_along_axis(out, np.broadcast_to(index, t.shape), t, -1)
+            return out
+        sample, column = jnp.arange(shape[0])[:, None, None], jnp.arange(shape[1])[None, :, None]
+        return jnp.zeros(shape, t.dtype).at[sample, column, index].set(t)
 
 
-def _schur(C: Array, kc: Array, inverse: _Inverse, n: int) -> _Schur:
-    xp = namespace(C, kc)
-    active = xp.isfinite(kc)
-    total = kc.shape[1]
-    count = active.sum(-1)
-    room = total
+def _choose(kc: Array, n: int) -> _Choice:
+    xp = namespace(kc)
+    active, total = xp.isfinite(kc), kc.shape[1]
+    count, room = active.sum(-1), total
     if xp is np:
         room = int(count.max(initial=0))
     elif total > 2 * n + UNROLLED:
         room = n
-    order: Array = None
-    if room < total:
-        order = xp.argsort(~active, axis=-1, kind="stable" if xp is np else None)[:, :room]
-        kc, active = xp.take_along_axis(kc, order, -1), xp.take_along_axis(active, order, -1)
+    if room == total:
+        return _Choice(total, None, active, xp.zeros(len(kc), bool))
+    order = xp.argsort(~active, axis=-1, kind="stable" if xp is np else None)[:, :room]
+    return _Choice(total, order, xp.take_along_axis(active, order, -1), count > room)
+
+
+def _on_active(S: Array, kc: Array, choice: _Choice) -> Array:
+    """S plus the compliances on the active rows, the identity on the others."""
+    xp, active = namespace(S, kc), choice.active
+    kc = choice.pick(kc[:, None, :])[:, 0, :]
+    S = xp.where(active[:, :, None] & active[:, None, :], S, 0.0)
+    return S + xp.where(active, kc, 1.0)[:, :, None] * np.eye(active.shape[1], dtype=kc.dtype)
+
+
+def _schur(
+    C: Array, kc: Array, choice: _Choice, inverse: _Inverse, shifted: bool
+) -> tuple[Callable[[Array, Array], tuple[Array, Array]], Array]:
+    """(r₁, r₂ -> u, λ with H u + Cᵀλ = r₁ and C u − diag(kc) λ = r₂ on the active rows; least pivot)."""
+    xp = namespace(C, kc)
     # Where C and H are shared each S is a selection from one matrix; else the active rows are gathered first.
-    gathered = order is not None and max(C.shape[0], inverse.positive.shape[0]) > 1
+    gathered = choice.order is not None and max(C.shape[0], inverse.positive.shape[0]) > 1
     if gathered:
-        C = C[0][order] if C.shape[0] == 1 else xp.take_along_axis(C, order[:, :, None], -2)
+        C = choice.gather(C)
     columns: Array = None if inverse.cheap else inverse.apply(C)
     S = _gram(C, inverse.diagonal) if columns is None else _product(columns, C.swapaxes(-1, -2))
-    if order is not None and not gathered:
-        S = S[0][order[:, :, None], order[:, None, :]]
-    S = xp.where(active[:, :, None] & active[:, None, :], S, 0.0)
-    S = S + xp.where(active, kc, 1.0)[:, :, None] * np.eye(room, dtype=kc.dtype)
-    factor, pivot = _cholesky(S)
-
-    def pick(t: Array) -> Array:
-        return t if order is None else xp.take_along_axis(t, order[:, None, :], -1)
+    if choice.order is not None and not gathered:
+        S = S[0][choice.order[:, :, None], choice.order[:, None, :]]
+    factor, pivot = _cholesky(_on_active(S, kc, choice), _tolerances(kc.dtype).shift if shifted else 0.0)
 
     def solve(r1: Array, r2: Array) -> tuple[Array, Array]:
         u = inverse.apply(r1)
-        if room == 0:
+        if choice.active.shape[1] == 0:
             return u, xp.zeros_like(r2)
         t = _times(Dense(C), u)
-        t = t - pick(r2) if gathered else pick(t - r2)
-        found = factor(xp.where(active[:, None, :], t, 0.0))
-        full = found if order is None else _scatter(xp, found, order, total)
+        t = t - choice.pick(r2) if gathered else choice.pick(t - r2)
+        found = factor(xp.where(choice.active[:, None, :], t, 0.0))
+        full = choice.scatter(found)
         used = found if gathered else full
         if columns is None:
             return u - inverse.apply(_transposed(Dense(C), used)), full
         return u - _transposed(Dense(columns), used), full
 
-    return _Schur(solve, pivot, count > room)
+    return solve, pivot
 
 
-def _scatter(xp: Any, values: Array, order: Array, total: int) -> Array:
-    shape = (*values.shape[:-1], total)
-    index = order[:, None, :]
-    if xp is np:
-        out = np.zeros(shape, values.dtype)
-        np.put_along_axis(out, np.broadcast_to(index, values.shape), values, -1)
-        return out
-    batch = jnp.arange(values.shape[0])[:, None, None]
-    columns = jnp.arange(values.shape[1])[None, :, None]
-    return jnp.zeros(shape, values.dtype).at[batch, columns, index].set(values)
+def _null_part(
+    C: Array, kc: Array, choice: _Choice, held: Array, multipliers: Array, dw: Array
+) -> tuple[Array, Array]:
+    """The part of the multipliers of rows and held variables that no constraint force shows.
+
+    It is (λ, −C_hᵀλ) with C_fᵀλ = 0 (columns of free and held variables), nearest to (multipliers, dw): with
+    R = I + C_h C_hᵀ, minimize ½λᵀRλ − λᵀ(multipliers − C_h dw) on that subspace. A penalty
+    C_f C_fᵀ/ε does it to order ε; done twice, to order ε².
+    """
+    xp = namespace(C, kc, multipliers)
+    kept = choice.gather(C)
+    everywhere = xp.ones((1, C.shape[-1]), kc.dtype)
+    free = everywhere if held is None else xp.where(held, 0.0, 1.0)
+    force = _on_active(_gram(kept, free), kc, choice)
+    metric = np.eye(force.shape[-1], dtype=kc.dtype)
+    if held is not None:
+        metric = metric + _gram(kept, 1.0 - free)
+    diagonal = xp.diagonal(force, axis1=-2, axis2=-1)
+    least = xp.where(choice.active & (diagonal > 0), diagonal, xp.inf).min(-1, initial=xp.inf)
+    epsilon = _tolerances(kc.dtype).shift * xp.where(xp.isfinite(least), least, 1.0)[:, None, None]
+    factor, _ = _cholesky(force + epsilon * metric)
+
+    def force_of(t: Array) -> Array:
+        return xp.where(held[:, None, :], _transposed(Dense(kept), t), 0.0)
+
+    def penalized(t: Array) -> Array:
+        return factor(xp.where(choice.active[:, None, :], epsilon * t, 0.0))
+
+    t = choice.pick(multipliers)
+    if held is None:
+        return choice.scatter(penalized(penalized(t))), xp.zeros_like(dw)
+    null = penalized(t - _times(Dense(kept), xp.where(held[:, None, :], dw, 0.0)))
+    null = penalized(null + _times(Dense(kept), force_of(null)))
+    return choice.scatter(null), -force_of(null)
 
 
 # ---------------------------------------------------------------------------------------------- solution
@@ -548,14 +630,8 @@ def _solve_numpy(
     program: QuadraticProgram, kz: np.ndarray, kw: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     kz, kw, rows = _aligned(program, kz, kw, rows)
-    factored, sound = factorize(program, kz, kw)
-    v = factored(rows)
-    residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
-    for _ in range(REFINEMENTS):
-        v = v + factored(residual)
-        residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
-    suspect = _suspect(program, kz, kw, v, rows, residual, sound)
-    v, singular = v[:, :-1], np.zeros(len(v), bool)
+    v, suspect, singular = _eliminated(program, kz, kw, rows)
+    v = v[:, :-1]
     for i in np.flatnonzero(suspect):
         one = jax.tree_util.tree_map(lambda a, i=i: a[0] if a.shape[0] == 1 else a[i], program)
         v[i], singular[i] = _minimum_norm(one, kz[i], kw[i], rows[i, :-1])
@@ -564,26 +640,41 @@ def _solve_numpy(
 
 def _solve_jax(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> tuple[Array, Array]:
     kz, kw, rows = _aligned(program, kz, kw, rows)
-    factored, sound = factorize(program, kz, kw)
-    v = factored(rows)
-    residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
-    for _ in range(REFINEMENTS):
-        v = v + factored(residual)
-        residual = rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
-    suspect = _suspect(program, kz, kw, v, rows, residual, sound)
+    v, suspect, singular = _eliminated(program, kz, kw, rows)
+    v = v[:, :-1]
 
     def one(i: Array) -> tuple[Array, Array]:
         def pseudo_inverse() -> tuple[Array, Array]:
             single = jax.tree_util.tree_map(lambda a: a[0] if a.shape[0] == 1 else a[i], program)
             return _minimum_norm(single, kz[i], kw[i], rows[i, :-1])
 
-        return jax.lax.cond(suspect[i], pseudo_inverse, lambda: (v[i, :-1], jnp.asarray(False)))
+        return jax.lax.cond(suspect[i], pseudo_inverse, lambda: (v[i], singular[i]))
 
-    return jax.lax.cond(
-        suspect.any(),
-        lambda: jax.lax.map(one, jnp.arange(len(v))),
-        lambda: (v[:, :-1], jnp.zeros(len(v), bool)),
-    )
+    return jax.lax.cond(suspect.any(), lambda: jax.lax.map(one, jnp.arange(len(v))), lambda: (v, singular))
+
+
+def _eliminated(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> tuple[Array, Array, Array]:
+    """Elimination and refinement: (v, suspect, dependent). What is suspect has to be solved otherwise."""
+    factors = factorize(program, kz, kw)
+
+    def residual(v: Array) -> Array:
+        return rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
+
+    v = factors.solve(rows)
+    for _ in range(REFINEMENTS):
+        v = v + factors.solve(residual(v))
+    if isinstance(v, np.ndarray):
+        if factors.dependent.any():
+            v = np.where(factors.dependent[:, None, None], factors.project(v), v)
+    else:
+        v = jax.lax.cond(
+            factors.dependent.any(),
+            lambda v: jnp.where(factors.dependent[:, None, None], factors.project(v), v),
+            lambda v: v,
+            v,
+        )
+    suspect = _suspect(program, kz, kw, v, rows, residual(v), factors.sound)
+    return v, suspect, factors.dependent
 
 
 def assemble(program: QuadraticProgram, kz: Array, kw: Array) -> Array:

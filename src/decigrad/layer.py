@@ -17,9 +17,10 @@ from decigrad.errors import ModelError
 from decigrad.expressions.expression import Expression, evaluate, parameters_of, topological
 from decigrad.gradients import implicit
 from decigrad.gradients.methods import KKT
-from decigrad.model import Model, explain, failure, resolve, run
+from decigrad.model import Model
 from decigrad.program import QuadraticProgram, RawResult, Solver, Status
 from decigrad.solution import Solution, count_kinks
+from decigrad.solving import explain, failure, resolve, run
 
 
 @dataclass

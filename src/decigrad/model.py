@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
-from decigrad import compiled
+from decigrad import compiled, display
 from decigrad.canonical import CanonicalForm, canonicalize, check_convex
-from decigrad.errors import InfeasibleError, ModelError, SolveError, UnboundedError, UnsupportedModelError
+from decigrad.errors import ModelError
 from decigrad.expressions.constraint import Constraint
 from decigrad.expressions.expression import (
     Constant,
@@ -20,13 +20,11 @@ from decigrad.expressions.expression import (
     Parameter,
     Variable,
     as_expression,
-    parameters_of,
-    to_latex,
-    to_text,
     topological,
 )
 from decigrad.program import QuadraticProgram, RawResult, Solver, Status
 from decigrad.solution import Solution
+from decigrad.solving import explain, failure, resolve, run
 
 _FORMS: OrderedDict[Any, CanonicalForm] = OrderedDict()
 _FORMS_KEPT = 256
@@ -252,7 +250,7 @@ class Model:
         program = compiled.programs(form, values, frozenset())
         chosen, why = resolve(solver, program, time_limit, max_iterations)
         if form.depends("P"):
-            check_convex(program.P.__class__(*(leaf[0] for leaf in _leaves(program.P))))
+            check_convex(jax.tree_util.tree_map(lambda leaf: leaf[0], program.P))
         raw = run(form, chosen, program)
         seconds = time.perf_counter() - start
         solution = self._solution(form, values, program, raw, chosen, why, seconds)
@@ -302,123 +300,17 @@ class Model:
     # ------------------------------------------------------------------------------------------ showing
 
     def __str__(self) -> str:
-        lines = [f"{self.sense} {to_text(self.objective) if self.objective is not None else '(nothing yet)'}"]
-        if self.constraints:
-            lines.append("subject to")
-            width = max(len(c.name or "") for c in self.constraints)
-            lines += [f"  {(c.name or '').ljust(width)}  {c}" for c in self.constraints]
-        lines.append("variables")
-        for v in self.variables.values():
-            lines.append(f"  {_signature(v.name, v.shape)}  {v.kind}{_range_text(v)}")
-        if self.parameters:
-            lines.append("parameters")
-            for p in self.parameters.values():
-                marks = (["known"] if p.known else []) + (["nonneg"] if p.nonneg else [])
-                state = "no value" if p.value is None else "has a value"
-                lines.append(f"  {_signature(p.name, p.shape)}  {', '.join([*marks, state])}")
-        return f"Model {self.name!r}\n" + "\n".join("  " + line for line in lines)
+        return display.text(self)
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {len(self.variables)} variables, {len(self.constraints)} constraints>"
 
     def _repr_latex_(self) -> str:
-        goal = to_latex(self.objective) if self.objective is not None else r"\text{(nothing yet)}"
-        word = r"\min" if self.sense == "minimize" else r"\max"
-        rows = [rf"{word} \quad & {goal}"]
-        lead = r"\text{s.t.} \quad & "
-        for c in self.constraints:
-            rows.append(lead + c.to_latex())
-            lead = " & "
-        return "$$\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}$$"
+        return display.latex(self)
 
     def summary(self) -> str:
         """Size, class, and which data of the program depend on which parameters."""
-        form = self.form
-        kind = {"zero": "linear program", "diagonal": "quadratic program (separable)"}.get(
-            form.curvature, f"quadratic program ({form.curvature} curvature)"
-        )
-        if form.integer:
-            kind = "mixed-integer " + kind
-        me, mi = form.blocks["b"].shape[0], form.blocks["h"].shape[0]
-        lines = [
-            f"Model {self.name!r}: {kind}",
-            f"  {form.num_user} variables ({len(form.integer)} integer), {form.n - form.num_user} auxiliary",
-            f"  {me} equality rows, {mi} inequality rows",
-        ]
-        parts = {"cost": ("q", "r"), "curvature": ("P",), "equality matrix": ("A",), "equality right-hand side": ("b",),
-                 "inequality matrix": ("G",), "inequality right-hand side": ("h",), "bounds": ("lb", "ub")}  # fmt: skip
-        for label, names in parts.items():
-            found = form.depends(*names)
-            if found:
-                lines.append(f"  {label} depends on {', '.join(sorted(found))}")
-        unused = set(self.parameters) - form.depends(*(n for names in parts.values() for n in names))
-        if unused:
-            lines.append(f"  unused parameters: {', '.join(sorted(unused))}")
-        return "\n".join(lines)
-
-
-# ------------------------------------------------------------------------------------ shared with the layer
-
-
-def resolve(
-    solver: str | Solver,
-    program: QuadraticProgram,
-    time_limit: float | None = None,
-    max_iterations: int | None = None,
-) -> tuple[Solver, str]:
-    """The solver object for a program, and the reason for it; refuses what the solver cannot take."""
-    from decigrad.solvers.automatic import by_name
-
-    try:
-        chosen, why = by_name(solver, program=program)
-    except ValueError as error:
-        raise UnsupportedModelError(str(error)) from None
-    for option, value in (("time_limit", time_limit), ("max_iterations", max_iterations)):
-        if value is not None:
-            if option not in {f.name for f in dataclasses.fields(chosen)}:  # type: ignore[arg-type]
-                raise ModelError(f"solver {chosen.name!r} has no option {option!r}")
-            chosen = dataclasses.replace(chosen, **{option: value})  # type: ignore[type-var]
-    return chosen, why
-
-
-def run(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> RawResult:
-    """Any solver on a batched NumPy program, outside a trace."""
-    return solver(program) if solver.host else compiled.device_solve(form, solver, program)
-
-
-def explain(solution: Solution, form: CanonicalForm, program: QuadraticProgram) -> None:
-    """Add the certificate, the conflict or the ray to a solution that failed; corrects the status."""
-    from decigrad.solvers.diagnosis import diagnose
-
-    found = diagnose(program, solution.status)
-    solution.status = found.status
-    if found.certificate is not None:
-        solution.duals = form.multipliers(found.certificate.y, found.certificate.z, found.certificate.w)
-    if found.status == Status.PRIMAL_INFEASIBLE:
-        solution.conflict = [form.describe(kind, position) for kind, position in found.conflict]
-    if found.status == Status.UNBOUNDED and found.ray is not None:
-        solution.ray = form.split(found.ray)
-
-
-def failure(name: str, solution: Solution, sample: Any = None) -> SolveError:
-    """The exception for a solution that is not optimal, naming the model, the sample and the cause."""
-    where = f"model {name!r}" + (f", sample {sample}" if sample is not None else "")
-    status = solution.status
-    if status == Status.PRIMAL_INFEASIBLE:
-        clash = "; ".join(solution.conflict) or "unknown"
-        return InfeasibleError(f"{where} is infeasible: these constraints clash: {clash}", solution)
-    if status == Status.UNBOUNDED:
-        moved = [n for n, d in (solution.ray or {}).items() if np.abs(d).max(initial=0.0) > 1e-9]
-        return UnboundedError(
-            f"{where} is unbounded: the objective improves without limit as {', '.join(moved) or 'variables'} "
-            f"run away along solution.ray; add bounds",
-            solution,
-        )
-    return SolveError(f"{where} ended with {status.name}: {status.advice}", solution)
-
-
-def _leaves(tree: Any) -> list[Any]:
-    return [getattr(tree, f.name) for f in dataclasses.fields(tree)]
+        return display.summary(self)
 
 
 def _described(node: Expression, number: dict[int, int]) -> Any:
@@ -446,21 +338,3 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(names) or 'none'}"
-
-
-def _signature(name: str, shape: tuple[int, ...]) -> str:
-    return name + (str(list(shape)) if shape else "")
-
-
-def _range_text(v: Variable) -> str:
-    ends = []
-    for bound, sense in ((v.lb, ">="), (v.ub, "<=")):
-        if isinstance(bound, Constant) and np.isinf(bound.value).all():
-            continue
-        ends.append(f"{sense} {to_text(bound)}")
-    return (", " + ", ".join(ends)) if ends and v.kind != "binary" else ""
-
-
-def parameters_in(expression: Expression) -> set[str]:
-    """Names of the parameters in an expression."""
-    return set(parameters_of(expression))

@@ -27,12 +27,12 @@ Outputs = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class _Scaled(eqx.Module):
-    """Standardized inputs and outputs around a network. NumPy leaves are not trained."""
+    """Standardized inputs and outputs around a network; None where nothing is scaled. Not trained: NumPy."""
 
-    mean: np.ndarray | None
-    spread: np.ndarray | None
-    shift: np.ndarray | None
-    scale: np.ndarray | None
+    mean: Any
+    spread: Any
+    shift: Any
+    scale: Any
     outputs: Outputs = eqx.field(static=True)
 
     def inputs(self, features: Any) -> Any:

@@ -138,7 +138,7 @@ Operator: TypeAlias = Dense | Diagonal | LowRank
 
 
 def _apply(matrix: Array, x: Array) -> Array:
-    """matrix @ x over an optional leading batch axis; a shared matrix becomes one matrix product."""
+    """The product matrix @ x, batched or not; a shared matrix becomes one matrix product."""
     if matrix.ndim == 3 and matrix.shape[0] == 1 and x.ndim == 2:
         return x @ matrix[0].swapaxes(-1, -2)
     return (matrix @ x[..., None])[..., 0]

@@ -14,22 +14,18 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from decigrad import steps
 from decigrad.compiled import float64
 from decigrad.data import Dataset
-from decigrad.errors import ModelError, SolveError
+from decigrad.errors import ModelError
 from decigrad.layer import DecisionLayer
-from decigrad.losses import MSE, Batch, LeastSquares, Loss, Regret
-from decigrad.predictors import LinearPredictor, initialized, least_squares, outputs_of
+from decigrad.losses import MSE, LeastSquares, Loss, Regret
+from decigrad.predictors import LinearPredictor, initialized, least_squares
 from decigrad.progress import Progress
-
-CHUNK = 8192  # samples × lanes solved at once when judging
+from decigrad.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -159,7 +155,7 @@ def fit(
     start = initialized(predictor, layer, data, int(seed) if isinstance(seed, int | np.integer) else 0)
     with float64():
         bar = Progress(progress)
-        trainer = _Trainer(start, layer, loss, data, optimizer or steps.adam(learning_rate), batch_size)
+        trainer = Trainer(start, layer, loss, data, optimizer or steps.adam(learning_rate), batch_size)
         run = _Run(trainer, rng, epochs, bar, validation)
         try:
             with bar:
@@ -176,14 +172,14 @@ class _Run:
     """One `fit`: two-stage, selection, final training. Remembers the best so far for Ctrl-C."""
 
     def __init__(
-        self, trainer: _Trainer, rng: Any, epochs: int, bar: Progress, validation: Dataset | None
+        self, trainer: Trainer, rng: Any, epochs: int, bar: Progress, validation: Dataset | None
     ) -> None:
         self.trainer, self.rng, self.epochs, self.bar = trainer, rng, epochs, bar
         self.validation = None if validation is None else trainer.like(validation)
         self.history: dict[str, list[float]] = {"loss": [], "failed": []}
         self.best: Any = None
         self.anchor: Any = None
-        self.others: list[_Trainer] = [trainer] + ([self.validation] if self.validation else [])
+        self.others: list[Trainer] = [trainer] + ([self.validation] if self.validation else [])
 
     @property
     def calls(self) -> int:
@@ -225,7 +221,7 @@ class _Run:
             return [initialized(warm_start, self.trainer.layer, self.trainer.data, 0)] * len(parts)
         if isinstance(start, LinearPredictor):
             return [self._closed_form(start, part) for part in parts]
-        twin = _Trainer(
+        twin = Trainer(
             start,
             self.trainer.layer,
             MSE(),
@@ -340,190 +336,3 @@ def _choice(
     if epoch == 0 or gains[epoch, j] <= how.caution * errors[epoch, j]:
         return {"proximal_weight": float("inf"), "epochs": 0, **found}
     return {"proximal_weight": weights[int(j)], "epochs": int(epoch), **found}
-
-
-# ---------------------------------------------------------------------------------------------- the trainer
-
-
-@dataclass
-class _Lanes:
-    """State of several trainings: stacked weights, optimizer states and anchors; samples and proximal pull."""
-
-    weights: Any
-    state: Any
-    anchor: Any
-    index: np.ndarray  # [L, n] positions in the data, padded
-    mask: np.ndarray  # [L, n] 1 for real, 0 for padding
-    pull: np.ndarray  # [L] proximal weight × unit
-
-
-@dataclass
-class _Judged:
-    mean: np.ndarray  # [L]
-    values: list[np.ndarray]  # by lane, [n_l]
-    weights: list[np.ndarray]
-
-
-class _Trainer:
-    """Steps and judgements for lanes of one predictor structure, layer, loss and dataset."""
-
-    def __init__(
-        self,
-        predictor: Any,
-        layer: DecisionLayer,
-        loss: Loss,
-        data: Dataset,
-        optimizer: optax.GradientTransformation,
-        batch_size: int,
-    ) -> None:
-        self.layer, self.loss, self.data = layer, loss, data
-        self.optimizer, self.batch_size = optimizer, batch_size
-        trained, arrays, static = steps.Static.split(predictor)
-        if not jax.tree_util.tree_leaves(trained):
-            raise ModelError(
-                "the predictor has nothing to train: no floating-point JAX arrays among its leaves"
-            )
-        self.calls = 0
-        self.recipe = steps.Recipe(layer, layer.exact, loss, optimizer, outputs_of(layer), static)
-        spread = {name: data.targets[name].std(axis=0) for name in layer.predicts}
-        spread = {name: jnp.asarray(np.where(s > 0, s, 1.0)) for name, s in spread.items()}
-        self.context = steps.Context(
-            self._labelled(data), jax.tree_util.tree_map(jnp.asarray, arrays), spread
-        )
-        self.host = loss.decides and layer.solver.host
-
-    def like(self, data: Dataset) -> _Trainer:
-        """The same trainer on other data."""
-        data.check(self.layer)
-        twin = object.__new__(_Trainer)
-        twin.__dict__.update(self.__dict__)
-        twin.data, twin.calls = data, 0
-        twin.context = replace(self.context, data=twin._labelled(data))
-        return twin
-
-    def _labelled(self, data: Dataset) -> Batch:
-        """The data as device arrays, with optimal decisions and values where the loss needs decisions."""
-        optimal: dict[str, np.ndarray] = {}
-        value = np.zeros(len(data))
-        if self.loss.decides:
-            labels = self.layer.exact.solve(data.parameters)
-            self.calls += len(data)
-            optimal, value = labels.x, np.broadcast_to(labels.objective, (len(data),))
-        parts = (np.arange(len(data)), data.features, data.targets, data.known, optimal, value, data.weights)
-        return jax.tree_util.tree_map(jnp.asarray, Batch(*parts))
-
-    def lanes(
-        self, predictors: list[Any], parts: list[np.ndarray], weights: np.ndarray, unit: np.ndarray
-    ) -> _Lanes:
-        """One lane for each predictor, on its part of the data, pulled to where it starts."""
-        stacked = jax.tree_util.tree_map(
-            lambda *leaves: jnp.stack(leaves), *[eqx.filter(p, eqx.is_inexact_array) for p in predictors]
-        )
-        index, mask = _padded(parts)
-        state = jax.vmap(self.optimizer.init)(stacked)
-        return _Lanes(stacked, state, stacked, index, mask, np.asarray(weights) * np.asarray(unit))
-
-    def predictor(self, lanes: _Lanes, lane: int) -> Any:
-        """The predictor of one lane."""
-        trained = jax.tree_util.tree_map(lambda a: a[lane], lanes.weights)
-        arrays = jax.tree_util.tree_map(np.asarray, self.context.arrays)
-        return self.recipe.static.join(trained, arrays)
-
-    def epoch(self, lanes: _Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
-        """One pass over every lane's samples, in place; mean loss and number of failed samples by lane."""
-        index, mask = self._batches(lanes, rng)
-        if self.loss.decides:
-            self.calls += int(mask.sum())
-        if self.host:
-            records = [self._host_step(lanes, i, m) for i, m in zip(index, mask, strict=True)]
-            loss, failed = np.mean([r[0] for r in records], axis=0), np.sum([r[1] for r in records], axis=0)
-        else:
-            lanes.weights, lanes.state, loss, failed = steps.epoch(
-                self.recipe, self.context, lanes.weights, lanes.state, lanes.anchor, lanes.pull, index, mask
-            )
-            loss, failed = np.asarray(loss), np.asarray(failed)
-        if not np.isfinite(loss).all():
-            raise SolveError("the training loss became NaN: lower the learning rate, or check the loss")
-        if (failed >= lanes.mask.sum(1)).any():
-            raise SolveError(
-                "every sample of an epoch failed to solve; see layer.solve(..., throw=False).status"
-            )
-        return loss, failed
-
-    def _batches(self, lanes: _Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and weights [steps, L, B]: every lane's samples in a fresh order, the last batch padded."""
-        lane_count, n = lanes.index.shape
-        size = min(self.batch_size, n)
-        count = -(-n // size)
-        full = np.concatenate([rng.permutation(n), np.zeros(count * size - n, int)])
-        index = lanes.index[:, full].reshape(lane_count, count, size).swapaxes(0, 1)
-        mask = lanes.mask[:, full].copy()
-        mask[:, n:] = 0.0
-        return index, mask.reshape(lane_count, count, size).swapaxes(0, 1)
-
-    def _solved(self, layer: DecisionLayer, queries: Any, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
-        solutions = {label: layer.solve(query, throw=False) for label, query in queries.items()}
-        ok = np.ones(shape, bool)
-        for solved in solutions.values():
-            ok &= solved.ok
-        answers = {
-            label: {name: np.nan_to_num(x) for name, x in solved.x.items()}
-            for label, solved in solutions.items()
-        }
-        return solutions, answers, ok
-
-    def _host_step(self, lanes: _Lanes, index: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        recipe, context = self.recipe, self.context
-        predicted, batch, queries = steps.ask(recipe, context, lanes.weights, index, mask)
-        solutions, answers, ok = self._solved(self.layer, queries, index.shape)
-        (direct, through), record = steps.cotangents(
-            recipe, context, predicted, answers, ok, batch, lanes.anchor, lanes.pull
-        )
-        solved = {
-            label: (
-                found.adjoint(through[label], self.layer.form),
-                found.raw,
-                self.layer.gradient.coupling(found.program, found.raw),
-            )
-            for label, found in solutions.items()
-        }
-        lanes.weights, lanes.state = steps.update(
-            recipe, context, lanes.weights, lanes.state, batch, direct, solved
-        )
-        return np.asarray(record[0]), np.asarray(record[1])
-
-    def judge(self, lanes: _Lanes, parts: list[np.ndarray]) -> _Judged:
-        """The loss of every lane on its part of the data, by sample; failed samples count as the worst seen."""
-        index, mask = _padded(parts)
-        width = max(1, min(index.shape[1], CHUNK // len(parts)))
-        values, goods = [], []
-        for start in range(0, index.shape[1], width):
-            columns = np.arange(start, start + width)
-            block = index[:, np.minimum(columns, index.shape[1] - 1)]
-            value, ok = self._judge_block(lanes.weights, block)
-            kept = int((columns < index.shape[1]).sum())
-            values.append(np.asarray(value)[:, :kept])
-            goods.append(np.asarray(ok)[:, :kept])
-        if self.loss.decides:
-            self.calls += int(mask.sum())
-        value, good = np.concatenate(values, axis=1), np.concatenate(goods, axis=1)
-        value = np.where(good, value, np.where(good, value, -np.inf).max(initial=0.0))
-        lists = [value[i, : part.size] for i, part in enumerate(parts)]
-        weights = [self.data.weights[part] for part in parts]
-        mean = np.array([np.average(v, weights=w) for v, w in zip(lists, weights, strict=True)])
-        return _Judged(mean, lists, weights)
-
-    def _judge_block(self, weights: Any, block: np.ndarray) -> tuple[Any, Any]:
-        if not (self.recipe.judging.solver.host and self.loss.decides):
-            return steps.judge(self.recipe, self.context, weights, block)
-        predicted, batch, queries = steps.ask(self.recipe, self.context, weights, block, np.ones(block.shape))
-        _, answers, ok = self._solved(self.recipe.judging, queries, block.shape)
-        return steps.score(self.recipe, predicted, answers, batch), ok
-
-
-def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Index lists of unequal length as one array [L, n] and a mask."""
-    longest = max(part.size for part in parts)
-    index = np.stack([np.concatenate([part, np.full(longest - part.size, part[0])]) for part in parts])
-    mask = np.stack([(np.arange(longest) < part.size).astype(float) for part in parts])
-    return index, mask

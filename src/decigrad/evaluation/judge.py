@@ -148,7 +148,7 @@ class Comparison:
         """Means, spreads, paired gains and settings as JSON; written to `path` if given."""
         data = self.data
         keys = ("mean_regret", "normalized_regret", "mse", "spearman", "correct_cheapest", "seconds_fit")
-        methods = {}
+        methods: dict[str, dict[str, Any]] = {}
         for method in data.methods:
             estimates = {key: data.estimate(method, key) for key in keys}
             methods[method] = {k: {"mean": e.mean, "standard_error": e.error} for k, e in estimates.items()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from decigrad.errors import ModelError
-from decigrad.expressions.expression import Expression, to_latex, to_text
+from decigrad.expressions.expression import Expression
 from decigrad.expressions.operations import Shape
+from decigrad.expressions.printing import to_latex, to_text
 
 
 class Constraint:

@@ -156,6 +156,8 @@ class Expression:
         return to_text(self)
 
     def _repr_latex_(self) -> str:
+        from decigrad.expressions.printing import to_latex
+
         return f"${to_latex(self)}$"
 
 
@@ -275,13 +277,13 @@ def reduce(operation: str, x: Expression, axis: int | None) -> Expression:
 
 
 def power(x: Any, exponent: Any) -> Expression:
-    """x ** exponent for a constant scalar exponent; a parameter exponent gives exp(exponent · log(x))."""
+    """The power x ** exponent; a parameter as the exponent gives exp(exponent · log(x))."""
     if isinstance(exponent, Expression) and not isinstance(exponent, Constant):
         return apply("exp", apply("multiply", exponent, apply("log", x)))
-    number = np.asarray(as_expression(exponent).value, dtype=float)  # type: ignore[attr-defined]
-    if number.ndim:
-        raise ModelError(f"an exponent must be one number, got shape {number.shape}")
-    p = float(number)
+    constant = as_expression(exponent)
+    if not isinstance(constant, Constant) or constant.shape:
+        raise ModelError(f"an exponent must be one number, got shape {constant.shape}")
+    p = float(constant.value)
     return apply("power", x, attribute=int(p) if p.is_integer() else p)
 
 
@@ -356,70 +358,14 @@ def parameters_of(*roots: Expression) -> dict[str, Parameter]:
     return {node.name: node for node in topological(*roots) if isinstance(node, Parameter)}
 
 
-# ---------------------------------------------------------------------------------------------- printing
-
-
-def _number(value: float) -> str:
-    return f"{value:g}"
-
-
-def _leaf_text(node: Expression) -> str:
-    if isinstance(node, Constant):
-        if node.ndim == 0:
-            return _number(float(node.value))
-        if node.size and (node.value == node.value.flat[0]).all():
-            return _number(float(node.value.flat[0]))
-        return "[" + "×".join(map(str, node.shape)) + " constant]"
-    return node.name  # type: ignore[attr-defined]
-
-
-def _render(root: Expression, style: str, precedence: int, leaf: Any) -> str:
-    rendered: dict[int, tuple[str, int]] = {}
-    for node in topological(root):
-        if not node.arguments:
-            text = leaf(node)
-            rendered[id(node)] = (text, 20 if text.startswith("-") else 100)
-            continue
-        rule = OPERATIONS[node.operation]
-        call = rule.precedence == 100
-        parts = []
-        for position, argument in enumerate(node.arguments):
-            text, rank = rendered[id(argument)]
-            needs = rank < rule.precedence or (
-                rank == rule.precedence and position > 0 and node.operation != "add"
-            )
-            parts.append(f"({text})" if needs and not call else text)
-        if node.operation == "add" and parts[1].startswith("-"):
-            text = f"{parts[0]} - {parts[1][1:]}"
-        else:
-            label = node.attribute.label if node.operation == "gather" else ""
-            if style == "latex":
-                label = rf"\mathtt{{{label}}}".replace("_", r"\_")
-            text = getattr(rule, style).format(*parts, p=node.attribute, label=label)
-            if node.operation in ("sum", "max", "min") and node.attribute is not None and style == "text":
-                text = text[:-1] + f", axis={node.attribute})"
-        rendered[id(node)] = (text, rule.precedence)
-    text, rank = rendered[id(root)]
-    return f"({text})" if rank < precedence else text
+# ---------------------------------------------------------------------------------------------- messages
 
 
 def to_text(expression: Expression, precedence: int = 0) -> str:
-    """The expression as a line of Python-like text."""
-    return _render(expression, "text", precedence, _leaf_text)
+    """The expression as a line of Python-like text, in parentheses where it binds less than `precedence`."""
+    from decigrad.expressions import printing
 
-
-def to_latex(expression: Expression) -> str:
-    """The expression in LaTeX, without dollar signs."""
-
-    def leaf(node: Expression) -> str:
-        text = _leaf_text(node)
-        if isinstance(node, Constant):
-            return text.replace("×", r"\times ")
-        head, _, tail = text.partition("_")
-        name = head if len(head) == 1 else rf"\mathrm{{{head}}}"
-        return f"{name}_{{\\mathrm{{{tail.replace('_', ' ')}}}}}" if tail else name
-
-    return _render(expression, "latex", 0, leaf)
+    return printing.to_text(expression, precedence)
 
 
 def _short(expression: Expression, limit: int = 60) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +70,7 @@ def sum_squares(x: Any) -> Any:
 
 
 def power(x: Any, exponent: Any) -> Any:
-    """x ** exponent, elementwise, for one number as the exponent."""
+    """The power x ** exponent, elementwise, for one number as the exponent."""
     return _out(_e.power(as_expression(x), exponent))
 
 
@@ -191,10 +190,46 @@ arccosh = _elementwise("arccosh", "Inverse hyperbolic cosine")
 arctanh = _elementwise("arctanh", "Inverse hyperbolic tangent")
 
 __all__ = [
-    name for name, value in list(globals().items()) if builtins.callable(value) and not name.startswith("_")
-]
-__all__ = [
-    n
-    for n in __all__
-    if n not in {"Any", "Callable", "Constant", "Expression", "ModelError", "as_expression"}
+    "abs",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctanh",
+    "concatenate",
+    "cos",
+    "cosh",
+    "cumsum",
+    "diag",
+    "diff",
+    "dot",
+    "exp",
+    "expm1",
+    "hstack",
+    "log",
+    "log1p",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "multiply",
+    "norm",
+    "power",
+    "quad_form",
+    "reshape",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "stack",
+    "sum",
+    "sum_squares",
+    "tan",
+    "tanh",
+    "trace",
+    "transpose",
+    "vstack",
 ]

@@ -46,8 +46,8 @@ class Regret:
         predicted = layer.form.depends("A", "b", "G", "h", "lb", "ub") & set(layer.predicts)
         if predicted and self.cost is None:
             raise ModelError(
-                f"the predicted parameters {sorted(predicted)} enter constraints: a decision may be infeasible "
-                f"under the true ones, and its regret has no meaning; pass cost= with a penalty for violations"
+                f"the predicted parameters {sorted(predicted)} enter constraints: a decision may be "
+                f"infeasible under the true ones, and its regret has no meaning; pass cost= with a penalty"
             )
         if isinstance(self.cost, Expression) and self.cost.size != 1:
             raise ModelError(f"Regret: cost must be one number, got shape {self.cost.shape}")
