@@ -1,0 +1,6 @@
+"""The studies on real data: `run_portfolio` and `run_battery`."""
+
+from decigrad.cli._study_battery import run_battery
+from decigrad.cli._study_portfolio import run_portfolio
+
+__all__ = ["run_battery", "run_portfolio"]
