@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from solvers.programs import boxed, dense, knapsack, low_rank, transport
+from solvers.programs import boxed, dense, everything_varies, knapsack, low_rank, simplex, transport
 
 import decigrad.solvers
 from decigrad.solvers import DAQP, HiGHS, by_name, choose
@@ -20,11 +20,14 @@ RNG = np.random.default_rng(0)
     ("make", "arguments", "jit", "name", "reason"),
     [
         (dense, (4,), False, "daqp", "small"),
-        (dense, (4,), True, "interior-point", "jit"),
-        (dense, (1, 310, 3, 3), False, "interior-point", "310"),
+        (dense, (4,), True, "daqp", "one factorization"),
+        (simplex, (4, 3), True, "interior-point", "jit"),
+        (dense, (1, 1001, 0, 0), False, "interior-point", "1001"),
         (boxed, (4, 10), False, "daqp", "one factorization"),
         (boxed, (4, 80), False, "interior-point", "diagonal"),
-        (low_rank, (4,), False, "interior-point", "rank 3"),
+        (low_rank, (4, 15), False, "daqp", "small"),
+        (low_rank, (4, 80), False, "interior-point", "rank 3"),
+        (everything_varies, (4,), False, "daqp", "differ by sample"),
         (transport, (4,), False, "highs", "linear"),
         (transport, (4,), True, "highs", "linear"),
         (knapsack, (2,), False, "highs", "integer"),
