@@ -8,7 +8,7 @@ from decigrad.program import Diagonal, LowRank, QuadraticProgram, Solver
 
 __all__ = ["NAMES", "by_name", "choose"]
 
-# Measured on one thread, batches of 128, milliseconds of active set / interior point: diagonal n = 40: 5 / 11,
+# Measured on one thread, batches of 128, in ms of active set / interior point: diagonal n = 40: 5 / 11,
 # n = 100: 66 / 43, n = 200 (64 samples): 303 / 20; low rank n = 30: 10 / 14, n = 100: 104 / 37;
 # dense n = 50: 35 / 490, n = 200 (16 samples): 85 / 450; simplex n = 3: 1.9 / 0.8.
 _STRUCTURED = 60
