@@ -124,9 +124,11 @@ def _fitted(
     if method == "two-stage":
         return _ridge(data, layer, ridge), np.inf
     if method == "mse":
-        selection = dg.HoldOut(ordered=True)
-        options = {"selection": selection, "epochs": 100, "learning_rate": 2e-3}
-        return dg.fit(dg.Linear(), layer, data, dg.losses.MSE(), seed=seed, **options).predictor, np.inf
+        found = dg.fit(
+            dg.Linear(), layer, data, dg.losses.MSE(), seed=seed,
+            selection=dg.HoldOut(ordered=True), epochs=100, learning_rate=2e-3,
+        )  # fmt: skip
+        return found.predictor, np.inf
     # Hundreds of collinear features: a larger step leaves the neighbourhood of the regression at once.
     training = DecisionTraining(weights=(0.1, 3.0), epochs=plan.epochs, learning_rate=2e-4)
     return training(lambda part: _ridge(part, layer, ridge), layer, data, seed)

@@ -121,19 +121,22 @@ class Study:
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
     """Evaluations of one method on consecutive test blocks, as one."""
     first = parts[0]
-    groups = {
-        group: {
-            name: np.concatenate([getattr(p, group)[name] for p in parts]) for name in getattr(first, group)
+
+    def group(name: str) -> dict[str, np.ndarray]:
+        return {
+            key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in getattr(first, name)
         }
-        for group in ("predicted", "true", "decisions", "optimal_decisions")
-    }
+
     return Evaluation(
         name=first.name,
         regret=np.concatenate([p.regret for p in parts]),
         optimal_value=np.concatenate([p.optimal_value for p in parts]),
+        predicted=group("predicted"),
+        true=group("true"),
+        decisions=group("decisions"),
+        optimal_decisions=group("optimal_decisions"),
         seconds=float(sum(p.seconds for p in parts)),
         sense=first.sense,
-        **groups,
     )
 
 
@@ -152,7 +155,7 @@ def _comparison(data: ComparisonData) -> dict[str, Any]:
         }
         for method in data.methods
     }
-    gains = {}
+    gains: dict[str, dict[str, Any]] = {}
     for method in data.challengers:
         for name, found in (("gain_percent", data.gain(method)), ("difference", data.difference(method))):
             gains.setdefault(method, {})[name] = {

@@ -143,8 +143,8 @@ def _fitted(
         return _pooled(data), np.inf
     if method == "mse":
         start = jax.tree_util.tree_map(jnp.zeros_like, _pooled(data))
-        options = {"selection": None, "epochs": 3 * plan.epochs, "learning_rate": 0.01}
-        return dg.fit(start, layer, data, dg.losses.MSE(), seed=seed, **options).predictor, np.inf
+        found = dg.fit(start, layer, data, dg.losses.MSE(), seed=seed, selection=None, epochs=3 * plan.epochs)
+        return found.predictor, np.inf
     training = DecisionTraining(weights=(1.0, 30.0), epochs=plan.epochs, learning_rate=0.01)
     return training(_pooled, layer, data, seed)
 
