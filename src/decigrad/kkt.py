@@ -527,7 +527,7 @@ def _null_part(
 
     It is (λ, −C_hᵀλ) with C_fᵀλ = 0 (columns of free and held variables), nearest to (multipliers, dw): with
     R = I + C_h C_hᵀ, minimize ½λᵀRλ − λᵀ(multipliers − C_h dw) on that subspace. A penalty
-    C_f C_fᵀ/ε does it to order ε; done twice, to order ε².
+    C_f C_fᵀ/ε does it to order ε, its third power to order ε³; a second sweep removes rounding.
     """
     xp = namespace(C, kc, multipliers)
     kept = choice.gather(C)
@@ -537,23 +537,29 @@ def _null_part(
     metric = np.eye(force.shape[-1], dtype=kc.dtype)
     if held is not None:
         metric = metric + _gram(kept, 1.0 - free)
-    diagonal = xp.diagonal(force, axis1=-2, axis2=-1)
-    least = xp.where(choice.active & (diagonal > 0), diagonal, xp.inf).min(-1, initial=xp.inf)
-    epsilon = _tolerances(kc.dtype).shift * xp.where(xp.isfinite(least), least, 1.0)[:, None, None]
+    # Against the largest row, so that rounding stays below the metric; the powers then pay for small rows.
+    ratio = xp.diagonal(force, axis1=-2, axis2=-1) / xp.diagonal(metric, axis1=-2, axis2=-1)
+    largest = xp.where(choice.active, ratio, 0.0).max(-1, initial=0.0)
+    epsilon = _tolerances(kc.dtype).shift * xp.where(largest > 0, largest, 1.0)[:, None, None]
     factor, _ = _cholesky(force + epsilon * metric)
-
-    def force_of(t: Array) -> Array:
-        return xp.where(held[:, None, :], _transposed(Dense(kept), t), 0.0)
 
     def penalized(t: Array) -> Array:
         return factor(xp.where(choice.active[:, None, :], epsilon * t, 0.0))
 
+    def forced(t: Array) -> Array:
+        return 0.0 if held is None else xp.where(held[:, None, :], -_transposed(Dense(kept), t), 0.0)
+
+    def measured(t: Array, w: Array) -> Array:
+        return t if held is None else t - _times(Dense(kept), xp.where(held[:, None, :], w, 0.0))
+
     t = choice.pick(multipliers)
-    if held is None:
-        return choice.scatter(penalized(penalized(t))), xp.zeros_like(dw)
-    null = penalized(t - _times(Dense(kept), xp.where(held[:, None, :], dw, 0.0)))
-    null = penalized(null + _times(Dense(kept), force_of(null)))
-    return choice.scatter(null), -force_of(null)
+    null = xp.zeros_like(t)
+    for _ in range(2):
+        part = penalized(measured(t - null, dw - forced(null)))
+        for _ in range(2):
+            part = penalized(measured(part, forced(part)))
+        null = null + part
+    return choice.scatter(null), xp.zeros_like(dw) + forced(null)
 
 
 # ---------------------------------------------------------------------------------------------- solution
@@ -660,21 +666,21 @@ def _eliminated(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) ->
     def residual(v: Array) -> Array:
         return rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
 
-    v = factors.solve(rows)
+    def least(v: Array) -> Array:
+        v = factors.project(v)
+        return v + factors.project(factors.solve(residual(v)))
+
+    v, dependent = factors.solve(rows), factors.dependent
     for _ in range(REFINEMENTS):
         v = v + factors.solve(residual(v))
     if isinstance(v, np.ndarray):
-        if factors.dependent.any():
-            v = np.where(factors.dependent[:, None, None], factors.project(v), v)
+        v = np.where(dependent[:, None, None], least(v), v) if dependent.any() else v
     else:
         v = jax.lax.cond(
-            factors.dependent.any(),
-            lambda v: jnp.where(factors.dependent[:, None, None], factors.project(v), v),
-            lambda v: v,
-            v,
+            dependent.any(), lambda v: jnp.where(dependent[:, None, None], least(v), v), lambda v: v, v
         )
     suspect = _suspect(program, kz, kw, v, rows, residual(v), factors.sound)
-    return v, suspect, factors.dependent
+    return v, suspect, dependent
 
 
 def assemble(program: QuadraticProgram, kz: Array, kw: Array) -> Array:

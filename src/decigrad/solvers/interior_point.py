@@ -198,7 +198,7 @@ def _initial(options: InteriorPoint, scaled: _Scaled, status: Array) -> _State:
     stiff_w = stiff[:, mi : mi + n] + stiff[:, mi + n :]
     kz, kw = 1.0 / stiff[:, :mi], 1.0 / stiff_w
     held = scaled.held
-    factored, _ = kkt.factorize(
+    factors = kkt.factorize(
         scaled.regular, kz, jnp.where(held, HELD, kw), soft=True, shifted=False, ky=_proximal(kw.dtype)
     )
     start = jnp.where(held, program.lb, 0.0)
@@ -209,7 +209,7 @@ def _initial(options: InteriorPoint, scaled: _Scaled, status: Array) -> _State:
         jnp.where(mask[:, :mi], scaled.e[:, :mi] - program.G.matvec(start), 0.0) + jnp.zeros((batch, 1)),
         jnp.zeros((batch, n), kw.dtype),
     )
-    dx, y, _, _ = kkt.unpack(program, factored(rhs[:, None, :])[:, 0, :])
+    dx, y, _, _ = kkt.unpack(program, factors.solve(rhs[:, None, :])[:, 0, :])
     x = jnp.where(held, start, dx)
     slack = jnp.where(mask, scaled.e - _constraints(program, x), 1.0)
     z = jnp.where(mask, -objective * slack, 0.0)
@@ -239,7 +239,7 @@ def _iterate(options: InteriorPoint, scaled: _Scaled, state: _State) -> _State:
     n, mi = program.n, program.num_inequalities
     ratio = jnp.where(mask, point.z / point.s, 0.0)
     kw = 1.0 / (ratio[:, mi : mi + n] + ratio[:, mi + n :])
-    factored, _ = kkt.factorize(
+    factors = kkt.factorize(
         scaled.regular,
         1.0 / ratio[:, :mi],
         jnp.where(scaled.held, HELD, kw),
@@ -253,7 +253,7 @@ def _iterate(options: InteriorPoint, scaled: _Scaled, state: _State) -> _State:
         r1 = -r.dual + gap[:, mi + n :] - gap[:, mi : mi + n]
         r1 = jnp.where(scaled.held, 0.0, r1)
         r3 = jnp.where(mask[:, :mi], r.slack[:, :mi] + product[:, :mi] / point.z[:, :mi], 0.0)
-        v = factored(kkt.pack(r1, -r.equality, r3, jnp.zeros_like(r1))[:, None, :])[:, 0, :]
+        v = factors.solve(kkt.pack(r1, -r.equality, r3, jnp.zeros_like(r1))[:, None, :])[:, 0, :]
         dx, dy, _, _ = kkt.unpack(program, v)
         dx = jnp.where(scaled.held, 0.0, dx)
         ds = jnp.where(mask, r.slack - _constraints(program, dx), 0.0)
