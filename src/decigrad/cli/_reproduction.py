@@ -138,6 +138,13 @@ def portfolio_recipe() -> Recipe:
     return Recipe(allocation.returns_model(), rate=0.1, loss=dg.losses.Regret())
 
 
+def optimizer(rate: float) -> Any:
+    """Plain gradient descent."""
+    import optax
+
+    return optax.sgd(rate)
+
+
 def run_part(recipe: Recipe, train: allocation.Samples, test: allocation.Samples, orders: np.ndarray) -> Part:
     """The two-stage predictor, then training from there; both scored on the test set."""
     start = recipe.two_stage(train)
