@@ -5,6 +5,8 @@ Commands import what they need when they run, so that `decigrad --help` answers 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -52,4 +54,46 @@ def tutorial(
     """Recompute the tutorial's figures, then show what one seed and its score leave out."""
     from decigrad.cli.tutorial import run
 
-    run(seed=seed, seeds=seeds, report=report, sizes=data_size, quick=quick)
+    with _plain_errors():
+        matched = run(seed=seed, seeds=seeds, report=report, sizes=data_size, quick=quick)
+    if not matched:
+        raise typer.Exit(1)
+
+
+@study.command()
+def portfolio(
+    seeds: Annotated[int, typer.Option(min=1, help="How often training is repeated.")] = 5,
+    report: Annotated[Path | None, typer.Option(help="Where the HTML report goes; default: none.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A short version of the study.")] = False,
+) -> None:
+    """Weekly portfolios of S&P 500 stocks, walk-forward (needs the extra `datasets`)."""
+    from decigrad.cli.study import run_portfolio
+
+    with _plain_errors():
+        run_portfolio(seeds=seeds, report=report, quick=quick)
+
+
+@study.command()
+def battery(
+    data: Annotated[Path, typer.Option(help="CSV file of hourly prices, loads and temperatures.")],
+    seeds: Annotated[int, typer.Option(min=1, help="How often training is repeated.")] = 5,
+    report: Annotated[Path | None, typer.Option(help="Where the HTML report goes; default: none.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A short version of the study.")] = False,
+) -> None:
+    """Day-ahead arbitrage with a grid battery (Donti, Amos and Kolter, 2017)."""
+    from decigrad.cli.study import run_battery
+
+    with _plain_errors():
+        run_battery(data, seeds=seeds, report=report, quick=quick)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Errors of the user's making end the command with their message instead of a traceback."""
+    from decigrad.errors import ModelError
+
+    try:
+        yield
+    except (ImportError, OSError, ModelError) as error:
+        typer.echo(f"decigrad: {error}", err=True)
+        raise typer.Exit(2) from error

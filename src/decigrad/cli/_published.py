@@ -1,12 +1,10 @@
 """The figures that the tutorial prints, as it prints them.
 
-Source: the discopt tutorial "Decision-Focused Learning with discopt" (seed 42). A matrix is on one line, its
-rows separated by a slash.
+Source: the discopt tutorial "Decision-Focused Learning with discopt" (seed 42). A matrix
+is given row by row.
 """
 
 from __future__ import annotations
-
-_COUPLED = "-0.3333 0.1667 0.1667 / 0.1667 -0.3333 0.1667 / 0.1667 0.1667 -0.3333"
 
 ALLOCATION = {
     "first sample's true costs": "1.01 1.742 0.248",
@@ -23,7 +21,9 @@ ALLOCATION = {
     "two-stage, max regret": "0.8628",
     "costs .8 1 1.2: x*": "0.4333 0.3333 0.2333",
     "costs .8 1 1.2: objective": "1.3133",
-    "costs .8 1 1.2: dx*/dc": _COUPLED,
+    "costs .8 1 1.2: dx*/dc, row 1": "-0.3333 0.1667 0.1667",
+    "costs .8 1 1.2: dx*/dc, row 2": "0.1667 -0.3333 0.1667",
+    "costs .8 1 1.2: dx*/dc, row 3": "0.1667 0.1667 -0.3333",
     "training loss, epoch 1": "0.6435",
     "training loss, epoch 2": "0.6292",
     "training loss, epoch 3": "0.6166",
@@ -41,12 +41,12 @@ ALLOCATION = {
     "trained, average regret": "0.0952",
     "trained, max regret": "0.7278",
     "regret reduction": "36.0%",
-    "two-stage weights, activity 1": "0.45 -0.05 -0.2 -0.2 -0.38",
-    "two-stage weights, activity 2": "0.04 0.32 -0.57 0.22 -0.61",
-    "two-stage weights, activity 3": "-0.31 0.06 0. -0.38 -0.17",
-    "trained weights, activity 1": "0.61 -0.11 -0.19 -0.16 -0.43",
-    "trained weights, activity 2": "0.09 0.38 -0.65 0.29 -0.63",
-    "trained weights, activity 3": "-0.51 0.07 0.07 -0.5 -0.11",
+    "two-stage weights, row 1": "0.45 -0.05 -0.2 -0.2 -0.38",
+    "two-stage weights, row 2": "0.04 0.32 -0.57 0.22 -0.61",
+    "two-stage weights, row 3": "-0.31 0.06 0. -0.38 -0.17",
+    "trained weights, row 1": "0.61 -0.11 -0.19 -0.16 -0.43",
+    "trained weights, row 2": "0.09 0.38 -0.65 0.29 -0.63",
+    "trained weights, row 3": "-0.51 0.07 0.07 -0.5 -0.11",
     "relative weight change": "0.268",
     "two-stage, cheapest right": "12/15 (80%)",
     "trained, cheapest right": "13/15 (87%)",
@@ -55,7 +55,9 @@ ALLOCATION = {
     "test instance 0: x*": "0.6012 0.0441 0.3547",
     "test instance 0: objective": "1.1775",
     "test instance 0: d obj*/dc": "0.6012 0.0441 0.3547",
-    "test instance 0: dx*/dc": _COUPLED,
+    "test instance 0: dx*/dc, row 1": "-0.3333 0.1667 0.1667",
+    "test instance 0: dx*/dc, row 2": "0.1667 -0.3333 0.1667",
+    "test instance 0: dx*/dc, row 3": "0.1667 0.1667 -0.3333",
 }
 """Part 1: the resource allocation."""
 

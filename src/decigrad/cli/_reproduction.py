@@ -192,7 +192,7 @@ def allocation_figures(part: Part) -> dict[str, str]:
         "two-stage, max regret": f"{before.max():.4f}",
         "costs .8 1 1.2: x*": vector(demo.x["x"], 4),
         "costs .8 1 1.2: objective": f"{demo.objective:.4f}",
-        "costs .8 1 1.2: dx*/dc": vector(demo.sensitivity_matrix(), 4),
+        **_rows("costs .8 1 1.2: dx*/dc", demo.sensitivity_matrix(), 4),
         **_losses(part),
         "training loss, reduction": f"{part.descent.losses[0] - part.descent.losses[-1]:.4f}",
         **_found(part),
@@ -201,8 +201,8 @@ def allocation_figures(part: Part) -> dict[str, str]:
         "trained, average regret": f"{after.mean():.4f}",
         "trained, max regret": f"{after.max():.4f}",
         "regret reduction": f"{reduction(before, after):.1f}%",
-        **_rows("two-stage weights", two_stage),
-        **_rows("trained weights", trained),
+        **_rows("two-stage weights", two_stage, 2),
+        **_rows("trained weights", trained, 2),
         "relative weight change": f"{change:.3f}",
         "two-stage, cheapest right": _cheapest(part, "two-stage"),
         "trained, cheapest right": _cheapest(part, "trained"),
@@ -211,7 +211,7 @@ def allocation_figures(part: Part) -> dict[str, str]:
         "test instance 0: x*": vector(first.x["x"], 4),
         "test instance 0: objective": f"{first.objective:.4f}",
         "test instance 0: d obj*/dc": vector(first.gradient("cost"), 4),
-        "test instance 0: dx*/dc": vector(first.sensitivity_matrix(), 4),
+        **_rows("test instance 0: dx*/dc", first.sensitivity_matrix(), 4),
     }
 
 
@@ -233,10 +233,9 @@ def portfolio_figures(part: Part) -> dict[str, str]:
 
 
 def vector(values: np.ndarray, precision: int) -> str:
-    """A vector or matrix as NumPy prints it, without brackets; rows are separated by a slash."""
-    text = np.array2string(np.atleast_2d(values), precision=precision, suppress_small=True)
-    rows = text.replace("[", "").split("]")
-    return " / ".join(" ".join(row.split()) for row in rows if row.strip())
+    """A vector as NumPy prints it, without brackets."""
+    text = np.array2string(values, precision=precision, suppress_small=True)
+    return " ".join(text.strip("[]").split())
 
 
 def reduction(before: np.ndarray, after: np.ndarray) -> float:
@@ -250,10 +249,11 @@ def _losses(part: Part) -> dict[str, str]:
     }
 
 
-def _rows(name: str, matrix: np.ndarray) -> dict[str, str]:
+def _rows(name: str, matrix: np.ndarray, precision: int) -> dict[str, str]:
     # Printed as one matrix: NumPy gives all entries of a matrix the same digits.
-    rows = vector(matrix, 2).split(" / ")
-    return {f"{name}, activity {i}": row for i, row in enumerate(rows, start=1)}
+    text = np.array2string(matrix, precision=precision, suppress_small=True)
+    rows = text.replace("[", "").split("]")
+    return {f"{name}, row {i}": " ".join(rows[i - 1].split()) for i in range(1, len(matrix) + 1)}
 
 
 def _found(part: Part) -> dict[str, str]:
