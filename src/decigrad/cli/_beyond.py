@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import decigrad as dg
-from decigrad.cli._reproduction import BATCH, Part, Recipe, allocation_recipe, optimizer, vector
+from decigrad.cli._reproduction import Part, Recipe, allocation_recipe, vector
 from decigrad.cli._story import Story
 from decigrad.evaluation import ComparisonData, Method, figures
 from decigrad.evaluation.statistics import format_estimate, mean_and_error, signed
@@ -101,7 +101,7 @@ def active_bounds(story: Story, part: Part) -> None:
     """How often bounds are active, and that the derivative is exact where they are."""
     story.section("Gradients at active bounds")
     recipe = part.recipe
-    x = recipe.decide(part.descent.queries)
+    x = part.descent.x
     free = np.sum((x > 1e-9) & (x < 1 - 1e-9), axis=1)
     bound, vertex = int(np.sum(free < 3)), int(np.sum(free == 0))
     story.text(
@@ -116,7 +116,7 @@ def active_bounds(story: Story, part: Part) -> None:
         story.text("With this seed no training solve has exactly one active bound to look at.")
         return
     index = int(candidates[np.argmax(inside[candidates])])
-    cost = part.descent.queries[index]
+    cost = part.descent.costs[index]
     solution = recipe.layer.model.solve({recipe.parameter: cost})
     exact = solution.sensitivity_matrix()
     measured = central_differences(recipe, cost)
@@ -158,7 +158,7 @@ def many_seeds(story: Story, seeds: int, test: int) -> None:
         methods={
             "two-stage": "two-stage",
             BARE: Method(LeastSquares(), dg.Linear(bias=False)),
-            TUTORIAL: Method(recipe.loss, dg.Linear(bias=False), _tutorial_options(recipe)),
+            TUTORIAL: Method(recipe.loss, dg.Linear(bias=False), tuple(recipe.options.items())),
             DEFAULT: "regret",
         },
         seeds=seeds,
@@ -193,11 +193,6 @@ def _draw(recipe: Recipe, train: int, test: int, seed: int) -> tuple[dg.Dataset,
         recipe.dataset(allocation.allocation_samples(train, seed)),
         recipe.dataset(allocation.allocation_samples(test, TEST_SEED + seed)),
     )
-
-
-def _tutorial_options(recipe: Recipe) -> tuple[tuple[str, Any], ...]:
-    options = {"selection": None, "epochs": 10, "batch_size": BATCH, "optimizer": optimizer(recipe.rate)}
-    return tuple(options.items())
 
 
 def _shown(estimate: Any) -> str:

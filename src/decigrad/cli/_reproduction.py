@@ -1,34 +1,60 @@
-"""Both parts of the tutorial through the library's own layer: the same draws, loop and score.
+"""Both parts of the tutorial through `dg.fit`: the same draws, the same steps, the same score.
 
-The tutorial trains by hand, sample by sample. Here a step is one batch through a `DecisionLayer` and
-`jax.value_and_grad`; every figure agrees to its last printed digit because the gradient is the same number.
+The tutorial trains by hand, sample by sample. Here its loop is one call: `Linear(bias=False)` from two-stage
+on, plain gradient descent in batches of ten, shuffled by the tutorial's own stream of random numbers. Every
+figure agrees to its last printed digit because the gradient is the same number.
 """
 
 from __future__ import annotations
 
-import time
+import functools
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 import decigrad as dg
-from decigrad.predictors import least_squares, outputs_of
 from decigrad.problems import allocation
+from decigrad.program import QuadraticProgram, RawResult, Status
+from decigrad.solvers import DAQP
 
-BATCH = 10
+EPOCHS, BATCH = 10, 10
 Array = Any
+
+
+class Watched:
+    """DAQP, remembering what it was asked: `calls` holds the linear costs [B, n] and the answers."""
+
+    name = "daqp"
+    host = True
+
+    def __init__(self) -> None:
+        self.solver = DAQP()
+        self.calls: list[tuple[np.ndarray, RawResult]] = []
+
+    def refuses(self, program: QuadraticProgram) -> str | None:
+        """As DAQP."""
+        return self.solver.refuses(program)
+
+    def __call__(self, program: QuadraticProgram) -> RawResult:
+        raw = self.solver(program)
+        self.calls.append((np.array(program.q, np.float64), raw))
+        return raw
 
 
 @dataclass(frozen=True)
 class Descent:
-    """Predictor, loss by epoch, the predictions [epochs·N, n] that were solved, seconds after compiling."""
+    """Training as it went: predictors, mean cost by epoch, and every solve of every step.
 
+    `costs` and `x` [epochs·N, n] are the linear costs that were decided for and the decisions.
+    """
+
+    two_stage: Any
     predictor: Any
     losses: list[float]
-    queries: np.ndarray
-    seconds: float
+    costs: np.ndarray
+    x: np.ndarray
+    solved: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -63,8 +89,7 @@ class Part:
 
     def found_derivatives(self) -> np.ndarray:
         """Training solves [epochs] that have a derivative: all that end with an optimal decision."""
-        solved = self.recipe.layer.solve({self.recipe.parameter: self.descent.queries})
-        return solved.ok.reshape(len(self.descent.losses), -1).sum(axis=1)
+        return self.descent.solved.reshape(len(self.descent.losses), -1).sum(axis=1)
 
 
 class Recipe:
@@ -77,20 +102,26 @@ class Recipe:
     """
 
     def __init__(self, model: dg.Model, rate: float, loss: dg.losses.Regret) -> None:
-        self.layer = dg.DecisionLayer(model)
+        self.layer = dg.DecisionLayer(model, solver="daqp")
         (self.parameter,) = self.layer.predicts
         self.rate = rate
         self.loss = loss
-        self._step = jax.jit(self._unjitted_step)
+        self._watched = Watched()
+        self._training = dg.DecisionLayer(model, solver=self._watched)
 
     def dataset(self, samples: allocation.Samples) -> dg.Dataset:
         """Samples under the parameter's name."""
         return dg.Dataset(samples[0], targets={self.parameter: samples[1]})
 
-    def two_stage(self, samples: allocation.Samples) -> Any:
-        """Least squares without intercept."""
-        data, outputs = self.dataset(samples), outputs_of(self.layer)
-        return least_squares(dg.Linear(bias=False).init(data, outputs), data)
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `dg.fit` that make it the tutorial's loop."""
+        return {
+            "selection": None,
+            "epochs": EPOCHS,
+            "batch_size": BATCH,
+            "optimizer": gradient_descent(self.rate),
+        }
 
     def decide(self, predicted: np.ndarray) -> np.ndarray:
         """Optimal decisions [B, n] for predictions [B, n]."""
@@ -100,30 +131,22 @@ class Recipe:
         """What decisions [B, n] cost under true values [B, n], by the recipe's own score or another's."""
         return (loss or self.loss).score(self.layer, {"x": x}, {self.parameter: true})
 
-    def descend(self, train: allocation.Samples, orders: np.ndarray, start: Any) -> Descent:
-        """One pass over the samples in each of the given orders, from the given predictor."""
-        features, true = train
-        first = orders[0][:BATCH]
-        step = self._step.lower(start, features[first], true[first]).compile()
-        clock = time.perf_counter()
-        predictor, losses, queries = start, [], []
-        for order in orders:
-            values = []
-            for batch in order.reshape(-1, BATCH):
-                predictor, value, predicted = step(predictor, features[batch], true[batch])
-                values.append(float(value))
-                queries.append(np.asarray(predicted))
-            losses.append(float(np.mean(values)))
-        return Descent(predictor, losses, np.concatenate(queries), time.perf_counter() - clock)
-
-    def _unjitted_step(self, predictor: Any, features: Array, true: Array) -> tuple[Any, Array, Array]:
-        def mean_cost(predictor: Any) -> tuple[Array, Array]:
-            predicted = jax.vmap(predictor)(features)
-            return self.cost(self.layer(predicted)["x"], true).mean(), predicted[self.parameter]
-
-        (value, predicted), gradient = jax.value_and_grad(mean_cost, has_aux=True)(predictor)
-        moved = jax.tree_util.tree_map(lambda w, g: w - self.rate * g, predictor, gradient)
-        return moved, value, predicted
+    def descend(self, train: allocation.Samples, rng: np.random.RandomState) -> Descent:
+        """Least squares, then ten epochs; every epoch takes one permutation from `rng`."""
+        self._watched.calls.clear()
+        data = self.dataset(train)
+        result = dg.fit(dg.Linear(bias=False), self._training, data, self.loss, seed=rng, **self.options)
+        # `fit` reports regret; the tutorial prints the cost itself, and an epoch sees every sample once.
+        optimal = float(np.mean(self.cost(self.decide(train[1]), train[1])))
+        steps = [(q, raw) for q, raw in self._watched.calls if len(raw.x) == BATCH]
+        return Descent(
+            two_stage=result.two_stage,
+            predictor=result.predictor,
+            losses=[loss + optimal for loss in result.history["loss"]],
+            costs=np.concatenate([q for q, _ in steps]),
+            x=np.concatenate([raw.x for _, raw in steps]),
+            solved=np.concatenate([raw.status == Status.OPTIMAL for _, raw in steps]),
+        )
 
 
 def allocation_recipe() -> Recipe:
@@ -138,18 +161,21 @@ def portfolio_recipe() -> Recipe:
     return Recipe(allocation.returns_model(), rate=0.1, loss=dg.losses.Regret())
 
 
-def optimizer(rate: float) -> Any:
-    """Plain gradient descent."""
+@functools.lru_cache
+def gradient_descent(rate: float) -> Any:
+    """Plain gradient descent; one object for each rate, since optimizers are compared by identity."""
     import optax
 
     return optax.sgd(rate)
 
 
-def run_part(recipe: Recipe, train: allocation.Samples, test: allocation.Samples, orders: np.ndarray) -> Part:
+def run_part(
+    recipe: Recipe, train: allocation.Samples, test: allocation.Samples, rng: np.random.RandomState
+) -> Part:
     """The two-stage predictor, then training from there; both scored on the test set."""
-    start = recipe.two_stage(train)
-    descent = recipe.descend(train, orders, start)
-    weights = {name: p.coefficients[0] for name, p in (("two-stage", start), ("trained", descent.predictor))}
+    descent = recipe.descend(train, rng)
+    predictors = {"two-stage": descent.two_stage, "trained": descent.predictor}
+    weights = {name: p.coefficients[0] for name, p in predictors.items()}
     predictions = {name: test[0] @ w.T for name, w in weights.items()} | {"oracle": test[1]}
     decisions = {name: recipe.decide(p) for name, p in predictions.items()}
     full = dg.losses.Regret()
@@ -163,6 +189,24 @@ def run_part(recipe: Recipe, train: allocation.Samples, test: allocation.Samples
         cost={name: np.asarray(recipe.cost(x, test[1])) for name, x in decisions.items()},
         full={name: np.asarray(recipe.cost(x, test[1], full)) for name, x in decisions.items()},
     )
+
+
+class Reproduction:
+    """Both parts from one stream of random numbers, in the tutorial's order of draws."""
+
+    def __init__(self) -> None:
+        self.recipes = allocation_recipe(), portfolio_recipe()
+
+    def run(self, seed: int) -> tuple[Part, Part]:
+        """Draw, fit, train and score; the same seed gives the same bits."""
+        rng = np.random.RandomState(seed)
+        parts = []
+        for recipe, draw in zip(
+            self.recipes, (allocation.allocation_samples, allocation.returns_samples), strict=True
+        ):
+            train, test = draw(30, rng), draw(15, rng)
+            parts.append(run_part(recipe, train, test, rng))
+        return parts[0], parts[1]
 
 
 # ------------------------------------------------------------------------------------- figures, as printed
