@@ -110,7 +110,7 @@ def fit(
     *,
     seed: int | Any = 0,
     selection: CrossValidation | HoldOut | str | None = "default",
-    epochs: int = 60,
+    epochs: int = 40,
     batch_size: int = 32,
     learning_rate: float = 0.01,
     optimizer: optax.GradientTransformation | None = None,
