@@ -42,6 +42,11 @@ class Dataset:
             raise ModelError(
                 f"features must be [N, p], got shape {self.features.shape}; use features[:, None]"
             )
+        for kind, given in (("targets", targets), ("known", known)):
+            if given is not None and not isinstance(given, Mapping):
+                raise ModelError(
+                    f"{kind} must be a dict from parameter names to arrays, got {type(given).__name__}"
+                )
         if not targets:
             raise ModelError("the dataset has no targets: pass the true parameters by name")
         self.targets = {name: _array(f"target {name!r}", value) for name, value in targets.items()}

@@ -1,0 +1,189 @@
+"""Predictors: least squares in closed form, units, recipes, and callables of the user's own."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import decigrad as dg
+from decigrad.errors import ModelError
+from decigrad.predictors import initialized, least_squares, named, outputs_of, predict
+
+RNG = np.random.default_rng(0)
+FEATURES = 5.0 + RNG.normal(size=(40, 4)) * [1.0, 10.0, 0.1, 1.0]
+COSTS = FEATURES @ RNG.normal(size=(4, 3)) + RNG.normal(size=(40, 3))
+DATA = dg.Dataset(FEATURES, {"cost": COSTS})
+OUTPUTS = (("cost", (3,)),)
+
+
+def layer(matrix: bool = False) -> dg.DecisionLayer:
+    m = dg.Model("toy")
+    x = m.continuous("x", shape=3, lb=0.0, ub=1.0)
+    c = m.parameter("cost", shape=3)
+    m.minimize(dg.sum(c * x) + dg.sum(x * x))
+    if matrix:
+        tilt = m.parameter("tilt", shape=(2, 3))
+        m.minimize(dg.sum(c * x) + dg.sum(x * x) + dg.sum(tilt @ x))
+    m.subject_to(dg.sum(x) == 1.0)
+    return dg.DecisionLayer(m, solver="daqp")
+
+
+# --------------------------------------------------------------------------------------- closed form
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_least_squares_is_that_of_numpy(standardize):
+    start = dg.Linear(standardize=standardize).init(DATA, OUTPUTS)
+    weight, bias = least_squares(start, DATA).coefficients
+    design = np.column_stack([FEATURES, np.ones(40)])
+    expected = np.linalg.lstsq(design, COSTS, rcond=None)[0].T
+    np.testing.assert_allclose(weight, expected[:, :-1], rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(bias, expected[:, -1], rtol=1e-9)
+
+
+def test_least_squares_without_bias_goes_through_the_origin():
+    start = dg.Linear(bias=False).init(DATA, OUTPUTS)
+    fitted = least_squares(start, DATA)
+    expected = np.linalg.lstsq(FEATURES, COSTS, rcond=None)[0].T
+    np.testing.assert_allclose(fitted.coefficients[0], expected, rtol=1e-9)
+    np.testing.assert_array_equal(fitted.coefficients[1], np.zeros(3))
+    np.testing.assert_array_equal(predict(fitted, np.zeros((1, 4)), OUTPUTS)["cost"], np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("ridge", [0.1, 30.0])
+def test_ridge_is_its_normal_equations_with_the_bias_free(bias, ridge):
+    w = RNG.uniform(0.1, 2.0, size=40)
+    data = dg.Dataset(FEATURES, {"cost": COSTS}, weights=w)
+    weight, offset = least_squares(dg.Linear(bias=bias).init(data, OUTPUTS), data, ridge=ridge).coefficients
+    # The bias is the weighted mean of what the centred regression leaves over.
+    mean, shift = (np.average(a, axis=0, weights=w) if bias else 0.0 for a in (FEATURES, COSTS))
+    phi, target = FEATURES - mean, COSTS - shift
+    expected = np.linalg.solve(
+        phi.T @ (w[:, None] * phi) + ridge * np.eye(4), phi.T @ (w[:, None] * target)
+    ).T
+    np.testing.assert_allclose(weight, expected, rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose(offset, shift - expected @ mean if bias else np.zeros(3), rtol=1e-7)
+
+
+def test_a_weight_is_a_repetition_and_zero_is_absence():
+    counts = RNG.integers(0, 4, size=40)
+    weighted = dg.Dataset(FEATURES, {"cost": COSTS}, weights=counts)
+    repeated = DATA.take(np.repeat(np.arange(40), counts))
+    found = [least_squares(dg.Linear().init(d, OUTPUTS), d).coefficients for d in (weighted, repeated)]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-9)
+
+
+def test_more_features_than_samples_gives_the_solution_of_minimum_norm():
+    data = DATA.take([0, 1, 2])
+    found = least_squares(dg.Linear(bias=False).init(data, OUTPUTS), data)
+    np.testing.assert_allclose(found.coefficients[0], (np.linalg.pinv(FEATURES[:3]) @ COSTS[:3]).T, rtol=1e-8)
+    np.testing.assert_allclose(predict(found, FEATURES[:3], OUTPUTS)["cost"], COSTS[:3], rtol=1e-8)
+
+
+# ---------------------------------------------------------------------------------------------- units
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_coefficients_come_back_as_they_were_set(bias):
+    start = dg.Linear(bias=bias).init(DATA, OUTPUTS)
+    weight, offset = RNG.normal(size=(3, 4)), RNG.normal(size=3) if bias else None
+    found = start.with_coefficients(weight, offset)
+    np.testing.assert_allclose(found.coefficients[0], weight)
+    if offset is not None:
+        np.testing.assert_allclose(found.coefficients[1], offset, atol=1e-12)
+    expected = FEATURES @ weight.T + (0.0 if offset is None else offset)
+    np.testing.assert_allclose(predict(found, FEATURES, OUTPUTS)["cost"], expected, rtol=1e-10)
+
+
+def test_a_linear_predictor_starts_at_the_mean_of_the_targets():
+    found = predict(dg.Linear().init(DATA, OUTPUTS), FEATURES, OUTPUTS)["cost"]
+    np.testing.assert_allclose(found, np.broadcast_to(COSTS.mean(0), (40, 3)))
+
+
+def test_linear_refuses_to_centre_without_an_intercept():
+    with pytest.raises(ModelError, match="needs bias=True"):
+        dg.Linear(bias=False, standardize=True).init(DATA, OUTPUTS)
+
+
+def test_several_parameters_and_features_of_any_shape():
+    both = layer(matrix=True)
+    features = RNG.normal(size=(12, 2, 3))
+    data = dg.Dataset(features, {"cost": RNG.normal(size=(12, 3)), "tilt": RNG.normal(size=(12, 2, 3))})
+    for recipe in (dg.Linear(), dg.Linear(bias=False), dg.MLP((5,))):
+        made = initialized(recipe, both, data, 0)
+        found = predict(made, features, outputs_of(both))
+        assert {name: value.shape for name, value in found.items()} == {"cost": (12, 3), "tilt": (12, 2, 3)}
+    fitted = least_squares(dg.Linear().init(data, outputs_of(both)), data)
+    design = np.column_stack([features.reshape(12, 6), np.ones(12)])
+    expected = design @ np.linalg.lstsq(design, data.targets["tilt"].reshape(12, 6), rcond=None)[0]
+    found = predict(fitted, features, outputs_of(both))["tilt"]
+    np.testing.assert_allclose(found.reshape(12, 6), expected, atol=1e-10)
+
+
+# ------------------------------------------------------------------------------------------------ networks
+
+
+def test_a_network_is_its_formula_and_its_seed():
+    made = dg.MLP((6, 5), activation="tanh").init(DATA, OUTPUTS, seed=4)
+    again = dg.MLP((6, 5), activation="tanh").init(DATA, OUTPUTS, seed=4)
+    other = dg.MLP((6, 5), activation="tanh").init(DATA, OUTPUTS, seed=5)
+    assert [layer.weight.shape for layer in made.layers] == [(6, 4), (5, 6), (3, 5)]
+    value = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
+    for i, part in enumerate(made.layers):
+        value = value @ np.asarray(part.weight).T + np.asarray(part.bias)
+        value = np.tanh(value) if i < 2 else value
+    expected = COSTS.mean(0) + COSTS.std(0) * value
+    np.testing.assert_allclose(predict(made, FEATURES, OUTPUTS)["cost"], expected, rtol=1e-9)
+    np.testing.assert_array_equal(made.layers[0].weight, again.layers[0].weight)
+    assert not np.array_equal(made.layers[0].weight, other.layers[0].weight)
+    assert made.layers[0].weight.dtype == np.float64
+
+
+def test_a_network_without_hidden_layers_is_linear():
+    made = dg.MLP(()).init(DATA, OUTPUTS)
+    ends = predict(made, np.stack([FEATURES[0], FEATURES[1], (FEATURES[0] + FEATURES[1]) / 2]), OUTPUTS)[
+        "cost"
+    ]
+    np.testing.assert_allclose(ends[2], (ends[0] + ends[1]) / 2, rtol=1e-10)
+
+
+def test_an_unknown_activation_is_named():
+    with pytest.raises(ModelError, match="no activation 'rleu'"):
+        dg.MLP(activation="rleu").init(DATA, OUTPUTS)
+
+
+# --------------------------------------------------------------------------------------------- of the user
+
+
+class Affine(eqx.Module):
+    """A user's own predictor: a bare array for the one parameter."""
+
+    weight: jax.Array
+
+    def __call__(self, features):
+        return self.weight @ features
+
+
+def test_a_bare_array_is_the_one_parameter():
+    made = initialized(Affine(jnp.ones((3, 4))), layer(), DATA, 0)
+    np.testing.assert_allclose(
+        predict(made, FEATURES, OUTPUTS)["cost"], FEATURES.sum(1, keepdims=True).repeat(3, 1), rtol=1e-6
+    )
+    with pytest.raises(ModelError, match="must return a dict"):
+        named(jnp.ones(3), (("cost", (3,)), ("tilt", (2, 3))))
+
+
+@pytest.mark.parametrize(
+    ("predictor", "message"),
+    [
+        (3.0, "must be Linear, MLP or a callable, got float"),
+        (lambda x: {"price": x[:3]}, r"returns \['price'\], but not the parameter 'cost'"),
+        (lambda x: {"cost": x}, r"'cost' of shape \(4,\), expected \(3,\)"),
+    ],
+)
+def test_predictors_that_do_not_fit_are_refused(predictor, message):
+    with pytest.raises(ModelError, match=message):
+        initialized(predictor, layer(), DATA, 0)
