@@ -1,9 +1,10 @@
 """The default training recipe against two-stage on the tutorial's two problems: six cells, many seeds.
 
     python -m benchmarks.default_recipe [--seeds 30] [--test 3000] [--out benchmarks/tables]
+    python -m benchmarks.default_recipe --picture docs/images/gain.png
 
 For each problem and number of training samples: `fit(Linear(), layer, data)` with all defaults against least
-squares on the same data, both judged by full-objective regret on fresh test samples. Gains are paired by seed.
+squares on the same data, both judged by full-objective regret on fresh samples. Gains are paired by seed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +32,7 @@ def draw(part: str, n: int, state: np.random.RandomState) -> dg.Dataset:
     return dg.Dataset(features, {"returns": returns})
 
 
-def cell(part: str, n: int, seeds: int, test_size: int, solver: str) -> dict[str, object]:
+def cell(part: str, n: int, seeds: int, test_size: int, solver: str) -> dict[str, Any]:
     """Mean test regret of two-stage and of the default recipe by seed, and the paired gain in percent."""
     model = allocation.allocation_model() if part == "allocation" else allocation.returns_model()
     layer = dg.DecisionLayer(model, solver=solver)
@@ -62,7 +64,7 @@ def cell(part: str, n: int, seeds: int, test_size: int, solver: str) -> dict[str
     }
 
 
-def table(cells: list[dict[str, object]]) -> str:
+def table(cells: list[dict[str, Any]]) -> str:
     """The cells as a Markdown table."""
     lines = [
         "| problem | n | two-stage regret | default regret | gain, % ± s.e. | better | kept two-stage |",
@@ -77,6 +79,31 @@ def table(cells: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def picture(cells: list[dict[str, Any]], path: Path) -> None:
+    """Gain over two-stage against the number of training samples, with standard errors."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 3.2), layout="constrained", dpi=160)
+    axes = figure.subplots()
+    for part, colour, marker in (("allocation", "#0072B2", "o"), ("portfolio", "#D55E00", "s")):
+        rows = [c for c in cells if c["problem"] == part]
+        axes.errorbar(
+            [c["samples"] for c in rows],
+            [c["gain_percent"] for c in rows],
+            yerr=[c["standard_error"] for c in rows],
+            label=part, color=colour, marker=marker, capsize=3,
+        )  # fmt: skip
+    axes.axhline(0.0, color="0.5", linewidth=0.8)
+    axes.set(xscale="log", xlabel="training samples", ylabel="less regret than two-stage, %")
+    axes.set_xticks([30, 100, 1000], ["30", "100", "1000"])
+    axes.minorticks_off()
+    axes.set_title("Decision-focused against two-stage (30 seeds, ± standard error)", fontsize=10)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
 def main() -> None:
     """Run the cells and write `default_recipe.json` and `.md`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -85,12 +112,18 @@ def main() -> None:
     parser.add_argument("--solver", default="interior-point")
     parser.add_argument("--cells", type=int, nargs="*", default=range(len(CELLS)))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tables")
+    parser.add_argument("--picture", type=Path, help="only draw the committed results, into this file")
     options = parser.parse_args()
+    if options.picture is not None:
+        committed = json.loads((options.out / "default_recipe.json").read_text(encoding="utf-8"))
+        picture(committed, options.picture)
+        return
     cells = []
     for i in options.cells:
         part, n = CELLS[i]
         cells.append(cell(part, n, options.seeds, options.test, options.solver))
-        print(f"{part} n={n}: gain {cells[-1]['gain_percent']:+.2f} ± {cells[-1]['standard_error']:.2f} %", flush=True)
+        last = cells[-1]
+        print(f"{part} n={n}: gain {last['gain_percent']:+.2f} ± {last['standard_error']:.2f} %", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     text = f"# Default recipe against two-stage\n\n{(__doc__ or '').strip()}\n\n{table(cells)}\n"
     (options.out / "default_recipe.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,5 @@
+"""`python -m benchmarks`: time decigrad beside its peers, row by row."""
+
+from benchmarks.layers import main
+
+main()
