@@ -107,7 +107,7 @@ class Solution:
             change = np.concatenate(columns, axis=1) if columns else np.zeros((rows, 0))
             moved, singular = kkt.solve(self._program, coupling.rows, coupling.bounds, -change[None])
             self.stats["singular"] = bool(np.asarray(singular)[0])
-            self.stats["kinks"] = count_kinks(self._program, self._raw)[0]
+            self.stats["kinks"] = int(count_kinks(self._program, self._raw)[0])
             self._jacobian = np.ascontiguousarray(moved[0, : self._form.num_user])
         return self._jacobian
 
