@@ -42,7 +42,11 @@ class Study:
     command: str
     comparisons: dict[str, ComparisonData]
     tables: list[Table] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks of the main comparison."""
+        return next(iter(self.comparisons.values())).notes
 
     def show(self, console: Console | None = None) -> None:
         """Print comparisons, verdicts, tables and notes."""
@@ -76,7 +80,6 @@ class Study:
             page.table(["problem", "method", "verdict"], self._verdict_rows(), caption="All problems.")
         for table in self.tables:
             page.table(table.headers, table.rows, caption=table.caption)
-        page.text("\n".join(f"- {note}" for note in self.notes))
         page.text(f"Recompute with `{self.command}`.")
         beside = {report.with_suffix(".json"): self.json(), report.with_suffix(".md"): self.markdown()}
         for path, text in beside.items():
@@ -98,7 +101,7 @@ class Study:
         parts = [f"# {self.title}", f"Recompute with `{self.command}`."]
         for label, data in self.comparisons.items():
             parts.append(f"## {label}")
-            parts.append(_pipes(["setting", "value"], list(data.settings.items())))
+            parts.append(_pipes(["setting", "value"], [[k, str(v)] for k, v in data.settings.items()]))
             headers = ["method", f"regret ({data.unit})", "normalized, %", "prediction MSE", "fit, s"]
             keys = (("mean_regret", 1.0), ("normalized_regret", 100.0), ("mse", 1.0), ("seconds_fit", 1.0))
             rows = [[m, *(f"{f * data.estimate(m, key).mean:.4g}" for key, f in keys)] for m in data.methods]

@@ -238,7 +238,7 @@ def _blocks(steps: list[Step]) -> Table:
         weights = ", ".join(weight_text(w) for w in step.chosen)
         span = f"{step.test.dates[0]} to {step.test.dates[-1]}"
         rows.append([span, str(len(step.test)), *(f"{v:.4f}" for v in means), weights])
-    headers = ["test block", "weeks", *(f"{m} regret" for m in METHODS), "proximal weight by seed"]
+    headers = ["test block", "weeks", *(f"{m}: regret" for m in METHODS), "proximal weight by seed"]
     return Table("Walk-forward steps", headers, rows)
 
 
