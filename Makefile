@@ -8,7 +8,8 @@ REPORTS ?= reports
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --editable
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+# A file stays with one worker: what it compiled is used again, and the blocks of a page share their names.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # One environment, one installer at a time: `make -j` must not run two of them.
 .NOTPARALLEL:

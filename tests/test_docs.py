@@ -51,11 +51,7 @@ def cases() -> list[Any]:
     result = []
     for path in PAGES:
         page, name = read(path), path.relative_to(ROOT).as_posix()
-        # One worker per page: its blocks share a namespace.
-        group = pytest.mark.xdist_group(name)
-        result += [
-            pytest.param(page, i, id=f"{name}:{line}", marks=group) for i, (line, _) in enumerate(page.blocks)
-        ]
+        result += [pytest.param(page, i, id=f"{name}:{line}") for i, (line, _) in enumerate(page.blocks)]
     return result
 
 
