@@ -223,7 +223,7 @@ class DecisionLayer:
         self, expression: Expression, decisions: Mapping[str, Any], params: Mapping[str, Any]
     ) -> Any:
         """Any expression in the model's variables and parameters, by sample."""
-        self._check_expression(expression)
+        self.check_expression(expression)
         used = parameters_of(expression)
         traced = any(isinstance(v, jax.core.Tracer) for v in [*decisions.values(), *params.values()])
         needed = {n: v for n, v in self._completed(params).items() if n in used}
@@ -269,7 +269,8 @@ class DecisionLayer:
     def _axes(self, values: dict[str, Any]) -> dict[str, int | None]:
         return {n: 0 if v.ndim > self.parameters[n].ndim else None for n, v in values.items()}
 
-    def _check_expression(self, expression: Expression) -> None:
+    def check_expression(self, expression: Expression) -> None:
+        """Refuse an expression that uses variables or parameters of another model."""
         own = {id(n) for n in [*self.model.variables.values(), *self.parameters.values()]}
         for node in topological(expression):
             if not node.arguments and hasattr(node, "name") and id(node) not in own:

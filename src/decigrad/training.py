@@ -90,7 +90,8 @@ class FitResult:
         chosen: proximal weight and epochs that were chosen, and the scores behind the choice.
         seconds: wall time in all.
         solver_calls: programs solved.
-        interrupted: Ctrl-C ended the training; the predictor is the last complete epoch's.
+        interrupted: Ctrl-C ended the training; the predictor is the best so far: that of the last complete
+            epoch, of the best one with `HoldOut`, two-stage during cross-validation.
     """
 
     predictor: Any
@@ -151,6 +152,8 @@ def fit(
         raise ModelError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
     if selection == "default":
         selection = CrossValidation() if loss.decides else None
+    if not (selection is None or isinstance(selection, CrossValidation | HoldOut)):
+        raise ModelError(f"selection must be CrossValidation(), HoldOut() or None, got {selection!r}")
     rng = np.random.default_rng(seed) if isinstance(seed, int | np.integer) else seed
     start = initialized(predictor, layer, data, int(seed) if isinstance(seed, int | np.integer) else 0)
     with float64():
@@ -195,8 +198,8 @@ class _Run:
             return self._final(proximal_weight, self.epochs, {"proximal_weight": proximal_weight})
         if isinstance(selection, HoldOut):
             return self._hold_out(selection, start, warm_start)
+        self.anchor = self.best = self._two_stage(start, [everything], warm_start)[0]
         chosen = self._cross_validate(selection, start, warm_start)
-        self.anchor = self._two_stage(start, [everything], warm_start)[0]
         return self._final(chosen["proximal_weight"], chosen["epochs"], chosen)
 
     def rescued(self) -> FitResult:

@@ -107,8 +107,8 @@ class Method:
     options: tuple[tuple[str, Any], ...] = ()
 
 
-def _named_methods(linear: bool) -> dict[str, Method]:
-    cross = (("selection", CrossValidation()),)
+def _named_methods(linear: bool, selection: Any) -> dict[str, Method]:
+    cross = (("selection", selection),)
     return {
         "two-stage": Method(LeastSquares()) if linear else Method(MSE(), options=cross),
         "mse": Method(MSE(), options=cross),
@@ -211,7 +211,8 @@ def compare(
         A `Comparison`, with `.table()`, `.to_html(path)`, `.to_json(path)`.
     """
     predictor = Linear() if predictor is None else predictor
-    chosen = _methods(methods, baseline, isinstance(predictor, Linear))
+    selection = options.get("selection", CrossValidation())
+    chosen = _methods(methods, baseline, _named_methods(isinstance(predictor, Linear), selection))
     listed = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not listed:
         raise ModelError("compare needs at least one seed")
@@ -246,8 +247,7 @@ def compare(
     return Comparison(data, results, title)
 
 
-def _methods(methods: Any, baseline: str, linear: bool) -> dict[str, Method]:
-    known = _named_methods(linear)
+def _methods(methods: Any, baseline: str, known: dict[str, Method]) -> dict[str, Method]:
     wanted = dict(methods) if isinstance(methods, Mapping) else {name: name for name in methods}
     found = {}
     for label, method in wanted.items():

@@ -49,8 +49,10 @@ class Regret:
                 f"the predicted parameters {sorted(predicted)} enter constraints: a decision may be "
                 f"infeasible under the true ones, and its regret has no meaning; pass cost= with a penalty"
             )
-        if isinstance(self.cost, Expression) and self.cost.size != 1:
-            raise ModelError(f"Regret: cost must be one number, got shape {self.cost.shape}")
+        if isinstance(self.cost, Expression):
+            layer.check_expression(self.cost)
+            if self.cost.size != 1:
+                raise ModelError(f"Regret: cost must be one number, got shape {self.cost.shape}")
 
     def queries(self, layer: DecisionLayer, predicted: Parameters, batch: Batch) -> dict[str, dict[str, Any]]:
         return {"decision": {**batch.known, **predicted}}
