@@ -140,6 +140,16 @@ def test_training_agrees_with_the_closed_form_to_rounding():
         assert (ours.regret("trained", full=True) >= -1e-12).all()
 
 
+def test_training_solves_are_not_all_in_the_interior():
+    from decigrad.cli import _reproduction
+
+    first, again = (_reproduction.Reproduction().run(42)[0] for _ in range(2))
+    x = first.descent.x
+    free = np.sum((x > 1e-9) & (x < 1 - 1e-9), axis=1)
+    assert (len(x), (free < 3).sum(), (free == 0).sum()) == (300, 123, 12)
+    np.testing.assert_array_equal(first.weights["trained"], again.weights["trained"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_quick_tutorial_ends_with_its_report(tmp_path):

@@ -50,9 +50,9 @@ def run(
         console: where the text goes; default the terminal.
     """
     if quick:
-        amount = Sizes(min(seeds, 3), 200, tuple(sizes or (30, 60)), 2)
+        amount = Sizes(min(seeds, 2), 200, tuple(sizes or (30, 60)), 2)
     else:
-        amount = Sizes(seeds, 1000, tuple(sizes or (30, 100, 300)), 3)
+        amount = Sizes(seeds, 1000, tuple(sizes or (30, 100, 300)), 2)
     subtitle = "The discopt tutorial on decision-focused learning, recomputed, and what it leaves out."
     story = Story("decigrad tutorial", subtitle, console)
     with jax.enable_x64(True):
