@@ -12,7 +12,7 @@ import numpy as np
 
 from decigrad.evaluation.comparison import ComparisonData
 from decigrad.evaluation.comparison_report import build_comparison_report
-from decigrad.evaluation.metrics import Evaluation
+from decigrad.evaluation.metrics import Evaluation, plain
 from decigrad.evaluation.report import write_atomically
 from decigrad.evaluation.statistics import Interval, format_number
 
@@ -94,7 +94,7 @@ class Study:
             {"caption": t.caption, "rows": [dict(zip(t.headers, row, strict=True)) for row in t.rows]}
             for t in self.tables
         ]
-        return json.dumps(_plain(out), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(plain(out), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def markdown(self) -> str:
         """The same as pipe tables."""
@@ -188,15 +188,3 @@ def _pipes(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _text(cell: Any) -> str:
     return format_number(float(cell)) if isinstance(cell, float | np.floating) else str(cell)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

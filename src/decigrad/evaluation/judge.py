@@ -14,7 +14,7 @@ import numpy as np
 from decigrad.data import Dataset
 from decigrad.errors import ModelError
 from decigrad.evaluation.comparison import ComparisonData, Run
-from decigrad.evaluation.metrics import Evaluation
+from decigrad.evaluation.metrics import Evaluation, plain
 from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, LeastSquares, Loss, Regret
 from decigrad.predictors import Linear, outputs_of, predict
@@ -163,7 +163,7 @@ class Comparison:
             "methods": methods,
             "settings": data.settings,
         }
-        text = json.dumps(content, indent=1, default=str)
+        text = json.dumps(plain(content), indent=1, default=str, allow_nan=False)
         if path is not None:
             from decigrad.evaluation.report import write_atomically
 

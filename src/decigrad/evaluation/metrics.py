@@ -305,7 +305,7 @@ class Evaluation:
         if arrays:
             for group in ("regret", "optimal_value", "predicted", "true", "decisions", "optimal_decisions"):
                 out[group] = getattr(self, group)
-        text = json.dumps(_plain(out), allow_nan=False, indent=None if arrays else 2)
+        text = json.dumps(plain(out), allow_nan=False, indent=None if arrays else 2)
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
@@ -327,16 +327,16 @@ def _ratio(numerator: float, denominator: float) -> float:
     return float(numerator / denominator)
 
 
-def _plain(value: Any) -> Any:
-    """Nested dicts and arrays as JSON values, non-finite numbers as None."""
+def plain(value: Any) -> Any:
+    """Nested dicts and arrays as JSON values; numbers that are not finite become None (JSON has no NaN)."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
