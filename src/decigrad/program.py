@@ -32,7 +32,7 @@ Array: TypeAlias = Any  # numpy.ndarray or jax.Array
 
 def namespace(*arrays: Array) -> Any:
     """`jax.numpy` if any array is a JAX array or tracer, else `numpy`."""
-    return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
+    return jnp if any(type(a) is not np.ndarray and isinstance(a, jax.Array) for a in arrays) else np
 
 
 class Status(enum.IntEnum):

@@ -11,7 +11,7 @@ from decigrad import compiled, kkt
 from decigrad.canonical import CanonicalForm
 from decigrad.errors import ModelError
 from decigrad.expressions.expression import Parameter
-from decigrad.gradients.implicit import Gradient
+from decigrad.gradients.implicit import Coupling, Gradient
 from decigrad.gradients.methods import KKT
 from decigrad.program import QuadraticProgram, RawResult, Status
 
@@ -100,7 +100,7 @@ class Solution:
             gradient: Gradient = KKT()
             raw = self._single()
             coupling = gradient.coupling(self._program, self._raw)
-            single = gradient.coupling(self._program.sample(0), raw)
+            single = Coupling(coupling.rows[0], coupling.bounds[0], coupling.upper[0])
             by_name = compiled.residual_jacobian(self._form, gradient, self._values, single, raw)
             columns = [by_name[name].reshape(by_name[name].shape[0], -1) for name in self._form.parameters]
             rows = 2 * self._form.n + raw.y.size + raw.z.size

@@ -7,6 +7,7 @@ are computed from the program in its original units, for the whole batch at once
 from __future__ import annotations
 
 import enum
+import functools
 
 import numpy as np
 
@@ -50,6 +51,8 @@ def invalid(program: QuadraticProgram) -> Array:
 
     def bad(values: Array, infinity: float | None = None) -> Array:
         wrong = ~np.isfinite(values)
+        if not wrong.any():
+            return False
         if infinity is not None:
             wrong &= values != infinity
         return wrong.reshape(len(values), -1).any(axis=1)
@@ -156,7 +159,7 @@ def kkt_residual(program: QuadraticProgram, x: Array, y: Array, z: Array, w: Arr
     loose_row = (np.abs(z * slack) / row).max(axis=-1, initial=0.0) / force
     sign = np.maximum(-z, 0.0).max(axis=-1, initial=0.0) / force
     terms = [stationarity, equality, inequality, bounds, pull, loose, absent_row, loose_row, sign]
-    worst = np.maximum.reduce([np.broadcast_to(term, stationarity.shape) for term in terms])
+    worst = functools.reduce(np.maximum, terms)
     unknown = np.isnan(x).any(axis=-1) | np.isnan(worst)
     return np.where(unknown, np.inf, worst)
 
@@ -179,7 +182,7 @@ def active_set(program: QuadraticProgram, x: Array, z: Array, w: Array) -> tuple
 def stack(parts: list[Array], axis: int) -> Array:
     """Concatenate leaves whose leading axis is B or 1, as a contiguous array of that kind."""
     B = max(len(part) for part in parts)
-    wide = [np.broadcast_to(part, (B, *part.shape[1:])) for part in parts]
+    wide = [part if len(part) == B else np.broadcast_to(part, (B, *part.shape[1:])) for part in parts]
     return np.ascontiguousarray(np.concatenate(wide, axis=axis))
 
 
