@@ -20,7 +20,7 @@ from decigrad.losses import LeastSquares, Regret
 from decigrad.problems import allocation
 
 TUTORIAL = "tutorial's recipe"
-BARE = "two-stage, no intercept"
+BARE = "two-stage, no bias"
 DEFAULT = "decision-focused"
 TEST_SEED = 10_000
 """Test sets of the repeated comparison are drawn from seeds beyond this one."""
@@ -168,14 +168,14 @@ def many_seeds(story: Story, seeds: int, test: int) -> None:
     for method in data.methods:
         gains, against, won = data.gain_by_seed(method), "", ""
         if method != data.baseline:
-            against = f"{signed(gains.mean())} ± {mean_and_error(gains).error:.1f} %"
+            against = f"{signed(gains.mean())} ± {mean_and_error(gains).error:.1f}"
             won = f"{int((gains > 0).sum())} of {len(gains)}"
         error, regret = (data.estimate(method, key) for key in ("mse", "mean_regret"))
         rows.append([method, _shown(error), _shown(regret), against, won])
     story.table(
-        ["method", "test MSE", "full regret", "gain over two-stage", "seeds won"],
+        ["method", "test MSE", "full regret", "gain, %", "seeds won"],
         rows,
-        caption="Mean ± standard error over seeds; the gain is paired by seed, positive is better.",
+        caption="Mean ± standard error over seeds. Gain over two-stage, paired by seed: positive is better.",
     )
     bare = ComparisonData({BARE: data.runs[BARE], TUTORIAL: data.runs[TUTORIAL]}, baseline=BARE)
     for part, method in ((bare, TUTORIAL), (data, DEFAULT)):

@@ -92,12 +92,12 @@ def _figures(story: Story, seed: int) -> tuple[_reproduction.Part, bool]:
     ):
         if published:
             rows = [
-                [name, theirs[name], value, "=" if value == theirs[name] else "≠"]
+                [name, value, "the same" if value == theirs[name] else theirs[name]]
                 for name, value in ours.items()
             ]
-            matched += sum(row[-1] == "=" for row in rows)
+            matched += sum(value == theirs[name] for name, value in ours.items())
             total += len(rows)
-            story.table([title, "published", "decigrad", ""], rows)
+            story.table([title, "decigrad", "published"], rows)
         else:
             story.table([title, "decigrad"], [[name, value] for name, value in ours.items()])
     timing = (
