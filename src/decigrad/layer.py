@@ -151,11 +151,11 @@ class DecisionLayer:
     def traced(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
         """Decisions and status by sample, inside a trace."""
         values, lead = self._arranged(params, jnp)
-        single = self._single_traced
-        if not lead:
-            x, status = single(values)
-            return self.form.split(x), status
-        x, status = jax.vmap(single, in_axes=(self._axes(values),))(values)
+        axes = self._axes(values)
+        if all(axis is None for axis in axes.values()):  # one sample, whatever axes it was given with
+            x, status = self._single_traced(values)
+            return self.form.split(jnp.broadcast_to(x, lead + x.shape)), jnp.broadcast_to(status, lead)
+        x, status = jax.vmap(self._single_traced, in_axes=(axes,))(values)
         return self.form.split(x.reshape(lead + x.shape[1:])), status.reshape(lead)
 
     def over_batch(self, params: Mapping[str, Any], function: Any, *others: Any) -> Any:
@@ -234,9 +234,11 @@ class DecisionLayer:
         def one(values: dict[str, Any]) -> Any:
             return jnp.asarray(evaluate([expression], values, jnp)[0])
 
-        if not lead:
-            return one(values) if traced else np.asarray(evaluate([expression], values, np)[0])
         axes = {n: 0 if v.ndim > len(shapes[n]) else None for n, v in values.items()}
+        if all(axis is None for axis in axes.values()):  # one sample, whatever axes it was given with
+            xp = jnp if traced else np
+            alone = xp.asarray(evaluate([expression], values, xp)[0])
+            return xp.broadcast_to(alone, lead + alone.shape)
         function = jax.vmap(one, in_axes=(axes,))
         if traced:
             found = function(values)
