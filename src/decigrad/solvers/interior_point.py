@@ -374,14 +374,13 @@ def _proximal(dtype: jnp.dtype) -> float:
 def _scale(program: QuadraticProgram) -> _Scaled:
     """Equilibrate rows and columns of P, A, G; what is shared stays shared, P keeps its structure."""
     P = program.P
-    columns = jnp.ones((1, program.n), program.q.dtype)
-    rows, inequalities = jnp.ones_like(program.A.matrix[..., 0]), jnp.ones_like(program.G.matrix[..., 0])
     A, G, curvature = abs(program.A.matrix), abs(program.G.matrix), _diagonal(P)
 
     def root(a: Array) -> Array:
         return jnp.where(a > 0, jax.lax.rsqrt(jnp.where(a > 0, a, 1.0)), 1.0)
 
-    for _ in range(3):
+    def balanced(_: int, scales: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        rows, inequalities, columns = scales
         across = columns[:, None, :]
         a, g = A * rows[:, :, None] * across, G * inequalities[:, :, None] * across
         size = curvature * columns * columns
@@ -389,7 +388,11 @@ def _scale(program: QuadraticProgram) -> _Scaled:
         size = jnp.maximum(size, jnp.max(g, axis=-2, initial=0.0))
         rows = rows * root(jnp.max(a, axis=-1, initial=0.0))
         inequalities = inequalities * root(jnp.max(g, axis=-1, initial=0.0))
-        columns = columns * root(size)
+        return rows, inequalities, columns * root(size)
+
+    lanes = max(a.shape[0] for a in (A, G, curvature))
+    ones = tuple(jnp.ones((lanes, size), curvature.dtype) for size in (A.shape[1], G.shape[1], program.n))
+    rows, inequalities, columns = jax.lax.fori_loop(0, 3, balanced, ones)
     scaled = replace(
         program,
         P=_scaled_operator(P, columns),
