@@ -48,6 +48,11 @@ def steady(layer=HOST, data=DATA, loss=None, predictor=None, **options):
     return dg.fit(predictor or dg.Linear(), layer, data, loss or Regret(), **options)
 
 
+def is_jax(leaf) -> bool:
+    """What is trained; NumPy arrays, a network's scalings, are not."""
+    return isinstance(leaf, jax.Array)
+
+
 def same_bits(one, other) -> bool:
     pairs = zip(jax.tree_util.tree_leaves(one), jax.tree_util.tree_leaves(other), strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
@@ -126,9 +131,9 @@ def test_host_and_device_solvers_train_alike():
 def test_a_step_is_the_gradient_of_the_mean_regret_in_the_weights():
     with jax.enable_x64(True):
         start = dg.MLP((3,), "tanh").init(DATA, (("cost", (3,)),), seed=2)
-        flat, unravel = ravel_pytree(eqx.filter(start, eqx.is_inexact_array))
+        flat, unravel = ravel_pytree(eqx.filter(start, is_jax))
         found = steady(predictor=start, warm_start=False, epochs=1, batch_size=24, optimizer=optax.sgd(1.0))
-        after, _ = ravel_pytree(eqx.filter(found.predictor, eqx.is_inexact_array))
+        after, _ = ravel_pytree(eqx.filter(found.predictor, is_jax))
         predict = jax.jit(
             lambda weights: jax.vmap(eqx.combine(unravel(weights), start))(DATA.features)["cost"]
         )
@@ -140,6 +145,13 @@ def test_a_step_is_the_gradient_of_the_mean_regret_in_the_weights():
             step = 1e-6 * np.eye(flat.size)[i]
             slope = (mean_regret(flat + step) - mean_regret(flat - step)) / 2e-6
             assert float(flat[i] - after[i]) == pytest.approx(slope, abs=1e-6)
+
+
+@pytest.mark.parametrize("recipe", [dg.Linear(), dg.MLP((3,))], ids=["linear", "mlp"])
+def test_scalings_are_not_trained(recipe):
+    found = steady(predictor=recipe, warm_start=False)
+    for name in ("mean", "spread", "shift", "scale"):
+        np.testing.assert_array_equal(getattr(found.predictor, name), getattr(found.two_stage, name))
 
 
 def test_a_step_may_take_one_sample():
