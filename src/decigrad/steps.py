@@ -30,6 +30,11 @@ def adam(learning_rate: float) -> optax.GradientTransformation:
     return optax.adam(learning_rate)
 
 
+def is_trained(leaf: Any) -> bool:
+    """Floating-point JAX arrays are trained; NumPy arrays (scalings, say) are constants of the predictor."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
 @dataclass(frozen=True)
 class Static:
     """The leaves of a predictor that are neither trained nor arrays, with its tree structure; hashable."""
@@ -40,7 +45,7 @@ class Static:
     @staticmethod
     def split(predictor: Any) -> tuple[Any, Any, Static]:
         """(trained arrays, other arrays, the rest)."""
-        trained, rest = eqx.partition(predictor, eqx.is_inexact_array)
+        trained, rest = eqx.partition(predictor, is_trained)
         arrays, static = eqx.partition(rest, lambda leaf: isinstance(leaf, np.ndarray | jax.Array))
         leaves, structure = jax.tree_util.tree_flatten(static, is_leaf=lambda leaf: leaf is None)
         return trained, arrays, Static(tuple(leaves), structure)

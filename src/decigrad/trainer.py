@@ -101,7 +101,7 @@ class Trainer:
     ) -> Lanes:
         """One lane for each predictor, on its part of the data, pulled to where it starts."""
         stacked = jax.tree_util.tree_map(
-            lambda *leaves: jnp.stack(leaves), *[eqx.filter(p, eqx.is_inexact_array) for p in predictors]
+            lambda *leaves: jnp.stack(leaves), *[eqx.filter(p, steps.is_trained) for p in predictors]
         )
         index, mask = _padded(parts)
         state = jax.vmap(self.optimizer.init)(stacked)
