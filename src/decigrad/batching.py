@@ -56,6 +56,9 @@ def _collecting(function: Callable[..., Any], depth: int) -> Callable[..., Any]:
 def host_call(function: Callable[..., Any], result: Any, *arguments: Any) -> Any:
     """`function` on the host, in float64 NumPy, once a batch; `result` is the unbatched shape and dtype tree.
 
+    Float64 travels as pairs of 32-bit words: a large computation calls back from another thread, where a
+    float64 scope of the caller does not hold, and JAX would round what passes to float32.
+
     Raises:
         RuntimeError: at trace time, when one core is visible and the arrays are large: such a callback
             can block for good. Set NPROC=2 before JAX is imported, or call the layer outside `jit`.
@@ -64,21 +67,38 @@ def host_call(function: Callable[..., Any], result: Any, *arguments: Any) -> Any
     leaves = [jnp.asarray(a) for a in jax.tree_util.tree_leaves(arguments)]
     _refuse_one_core(leaves)
     ranks = tuple(leaf.ndim for leaf in leaves)
+    wide = tuple(leaf.dtype == np.float64 for leaf in leaves)
+    sent = [
+        jax.lax.bitcast_convert_type(a, jnp.uint32) if w else a for a, w in zip(leaves, wide, strict=True)
+    ]
+    words = jax.tree_util.tree_map(
+        lambda r: jax.ShapeDtypeStruct((*r.shape, 2), np.uint32) if r.dtype == np.float64 else r, result
+    )
 
     def on_host(*given: Any) -> Any:
-        arrays = [np.asarray(a) for a in given]
+        arrays = [_read(np.asarray(a), w) for a, w in zip(given, wide, strict=True)]
         depth = max((a.ndim - r for a, r in zip(arrays, ranks, strict=True)), default=0)
         lead = _lead(arrays, depth)
         flat = [_flattened(a, lead, depth, np) for a in arrays]
         flat = [a.astype(np.float64) if a.dtype == np.float32 else a for a in flat]
         out = function(*jax.tree_util.tree_unflatten(structure, flat))
-        return jax.tree_util.tree_map(
-            lambda a, r: np.array(np.asarray(a).reshape(lead + r.shape), dtype=r.dtype, order="C"),
-            out,
-            result,
-        )
 
-    return jax.pure_callback(on_host, result, *leaves, vmap_method="expand_dims")
+        def write(a: Any, r: Any) -> np.ndarray:
+            array = np.array(np.asarray(a).reshape(lead + r.shape), dtype=r.dtype, order="C")
+            return array[..., None].view(np.uint32) if r.dtype == np.float64 else array
+
+        return jax.tree_util.tree_map(write, out, result)
+
+    answer = jax.pure_callback(on_host, words, *sent, vmap_method="expand_dims")
+    return jax.tree_util.tree_map(
+        lambda a, r: jax.lax.bitcast_convert_type(a, jnp.float64) if r.dtype == np.float64 else a,
+        answer,
+        result,
+    )
+
+
+def _read(array: np.ndarray, wide: bool) -> np.ndarray:
+    return np.ascontiguousarray(array).view(np.float64)[..., 0] if wide else array
 
 
 def _lead(arguments: Any, depth: int) -> tuple[int, ...]:
