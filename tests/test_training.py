@@ -387,7 +387,7 @@ def demand_model() -> dg.Model:
 
 
 def shortage(decisions, parameters):
-    return decisions["x"] + 5.0 * jnp.maximum(parameters["demand"] - decisions["x"], 0.0) ** 2
+    return decisions["x"] + 8.0 * jnp.maximum(parameters["demand"] - decisions["x"], 0.0) ** 2
 
 
 SHORTAGE = Regret(cost=shortage)
