@@ -141,7 +141,10 @@ class _Scaled:
         C = stack([program.A.matrix, program.G.matrix], axis=1)
         diagonal = np.abs(np.diagonal(P, axis1=-2, axis2=-1))
         largest = diagonal.max(axis=-1, keepdims=True, initial=0.0)
-        unit = np.where(largest > 0, np.maximum(diagonal, 1e-10 * largest), 1.0)
+        # A column without curvature has no unit of its own in P: it takes that of the largest. Blown up to
+        # unit curvature, an auxiliary column of a piecewise-linear term made DAQP cycle.
+        curved = np.where(diagonal > 0, np.maximum(diagonal, 1e-10 * largest), largest)
+        unit = np.where(largest > 0, curved, 1.0)
         self.column = power_of_two(1.0 / np.sqrt(unit))
         C = C * self.column[:, None, :]
         size = np.abs(C).max(axis=-1, initial=0.0)
