@@ -183,7 +183,8 @@ def draw(structure: Structure, kind: str, rng: np.random.Generator, shared: Arra
     if kind.startswith("near"):
         # A constraint comes close from its own side: by its distance, or by a multiplier in the unit of c.
         nearest = DISTANCES[:-1] if structure.curvature == "linear" else DISTANCES
-        unit = np.abs(hessian({**values, "c": x}) @ x + values["A"].T @ y + values["G"].T @ z + w).max()
+        curved = hessian({**values, "c": x}) @ x
+        unit = max(np.abs(curved).max(), np.abs(curved + values["A"].T @ y + values["G"].T @ z + w).max())
         for j in rng.permutation(m)[:2]:
             z[j], slack[j] = (unit if active[j] else 0.0) * rng.choice(nearest), rng.choice(DISTANCES)
         for j in rng.permutation(n)[:2]:
@@ -362,6 +363,7 @@ def compare(
     jacobian_up_to: int = 8,
     singles: int = 2,
     differences: int = 20,
+    traced: bool = True,
 ) -> dict[str, Errors]:
     """Derivatives of `count` samples of a structure against the reference, by class.
 
@@ -373,6 +375,7 @@ def compare(
         jacobian_up_to: full Jacobians in the cost (forward and reverse) for n up to this.
         singles: samples that are also solved by `Model.solve` and differentiated by `sensitivity_matrix`.
         differences: samples whose formula is compared with central differences.
+        traced: compare `jax.jvp` and `jax.vjp`; else only what `singles` covers.
     """
     rng = np.random.default_rng([seed, structure.n, CURVATURES.index(structure.curvature), structure.shared])
     constants = matrices(structure, rng) if structure.shared else {}
@@ -387,31 +390,27 @@ def compare(
         _move_together(samples[i], {k: v[i] for k, v in moved.items()}, rng)
     cotangent = rng.standard_normal((count, structure.n))
 
-    with jax.enable_x64(True):
-        x, moving, pulled = jax.jit(_derivatives(layer))(values, moved, cotangent)
-        jacobians = []
-        if structure.n <= jacobian_up_to:
-            jacobians = [jax.jit(_cost_jacobian(layer, mode))(values) for mode in (jax.jacfwd, jax.jacrev)]
-        found = jax.tree_util.tree_map(np.asarray, (x, moving, pulled, jacobians))
-    x, moving, pulled, jacobians = found
+    jacobians: list[Any] = []
+    if traced:
+        with jax.enable_x64(True):
+            found = jax.jit(_derivatives(layer))(values, moved, cotangent)
+            if structure.n <= jacobian_up_to:
+                jacobians = [
+                    jax.jit(_cost_jacobian(layer, mode))(values) for mode in (jax.jacfwd, jax.jacrev)
+                ]
+            x, moving, pulled, jacobians = jax.tree_util.tree_map(np.asarray, (*found, jacobians))
 
     errors: dict[str, Errors] = {}
     compared = 0
     for i, sample in enumerate(samples):
         e, reference = errors.setdefault(sample.kind, Errors()), Reference(sample)
         e.samples += 1
-        e.see("decision", x[i], sample.x)
         tangent = {k: v[i] for k, v in moved.items()}
         expected = reference.forward(tangent)
-        e.see("forward", moving[i], expected)
-        back = {k: v[i] for k, v in pulled.items()}
-        if sample.kind == "dependent":  # block by block there is a choice, along the movement there is none
-            e.see("reverse", sum((back[k] * tangent[k]).sum() for k in names), cotangent[i] @ expected)
-            e.see("reverse", back["c"], reference.reverse(cotangent[i])["c"])
-        else:
-            expected_back = reference.reverse(cotangent[i])
-            for k in names:
-                e.see("reverse", back[k], expected_back[k])
+        if traced:
+            e.see("decision", x[i], sample.x)
+            e.see("forward", moving[i], expected)
+            _see_pullback(e, {k: v[i] for k, v in pulled.items()}, tangent, cotangent[i], reference)
         for jacobian in jacobians:
             e.jacobians += 1
             e.see("jacobian", jacobian[i], -reference.inverse[: structure.n, : structure.n])
@@ -459,9 +458,24 @@ def _cost_jacobian(layer: dg.DecisionLayer, mode: Any) -> Callable[[Any], Any]:
     return jax.vmap(one)
 
 
+def _see_pullback(
+    e: Errors, found: Arrays, tangent: Arrays, cotangent: np.ndarray, reference: Reference
+) -> None:
+    expected = reference.reverse(cotangent)
+    if reference.sample.kind == "dependent":
+        # Block by block there is a choice; along a movement that keeps constraints together there is none.
+        total = sum(float((found[k] * tangent[k]).sum()) for k in found)
+        e.see("reverse", total, cotangent @ reference.forward(tangent))
+        e.see("reverse", found["c"], expected["c"])
+    else:
+        for k in found:
+            e.see("reverse", found[k], expected[k])
+
+
 def _see_sensitivity(e: Errors, stated: dg.Model, solver: str, sample: Sample, reference: Reference) -> None:
     names = list(stated.parameters)
     solution = stated.solve({k: sample.values[k] for k in names}, solver=solver)
+    e.see("decision", solution.x["x"], sample.x)
     rows = [reference.reverse(unit) for unit in np.eye(sample.x.size)]
     for name in names:
         if name == "c" or sample.kind != "dependent":
@@ -485,11 +499,16 @@ Row = tuple[str, str]
 
 
 def run(samples: int, solver: str, chosen: list[Structure]) -> dict[Row, Errors]:
-    """Errors by (curvature class, class of active set)."""
+    """Errors by (curvature class, class of active set).
+
+    The interior point is compiled into every function that calls it, which takes long: it is compared through
+    `Model.solve` and `sensitivity_matrix`.
+    """
+    host = solver != "interior-point"
     rows: dict[Row, Errors] = {}
     for structure in chosen:
         start = time.perf_counter()
-        found = compare(structure, samples, solver=solver)
+        found = compare(structure, samples, solver=solver, traced=host, singles=2 if host else samples)
         worst = max(e.worst for e in found.values())
         print(f"{solver} {structure}: {worst:.1e} in {time.perf_counter() - start:.1f} s", flush=True)
         program = "LP" if structure.curvature == "linear" else "QP"
@@ -507,7 +526,7 @@ def table(rows: dict[Row, Errors]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (program, kind), e in rows.items():
-        parts = [f"{v:.0e}" for v in (e.decision, e.forward, e.reverse)]
+        parts = [f"{v:.0e}" if v else "–" for v in (e.decision, e.forward, e.reverse)]
         counted = ((e.jacobian, e.jacobians), (e.sensitivity, e.matrices), (e.formula, e.differences))
         parts += [f"{v:.0e} ({count})" if count else "–" for v, count in counted]
         lines.append(f"| {program} | {kind} | {e.samples} | {' | '.join(parts)} |")
@@ -518,16 +537,17 @@ def main() -> None:
     """Compare all structures and write `derivatives.md` and `derivatives.json`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=120, help="by structure")
+    parser.add_argument("--solvers", nargs="*", default=["daqp", "highs", "interior-point"])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tables")
     options = parser.parse_args()
-    every = list(structures())
-    quadratic = [s for s in every if s.curvature != "linear"]
+    linear = [s for s in structures() if s.curvature == "linear"]
+    quadratic = [s for s in structures() if s.curvature != "linear"]
     plans = {
-        "auto": (options.samples, every),
-        "daqp": (options.samples // 4, [s for s in every if s.curvature == "linear" or s.n >= 35]),
-        "interior-point": (options.samples // 2, [s for s in quadratic if s.n <= 20]),
+        "daqp": (options.samples, quadratic),
+        "highs": (options.samples, linear),
+        "interior-point": (options.samples // 2, [s for s in quadratic if s.n in (3, 8)]),
     }
-    results = {solver: run(count, solver, chosen) for solver, (count, chosen) in plans.items()}
+    results = {s: run(count, s, chosen) for s, (count, chosen) in plans.items() if s in options.solvers}
     total = sum(e.samples for rows in results.values() for e in rows.values())
     worst = max(e.worst for rows in results.values() for e in rows.values())
     legend = "\n".join(f"- **{name}**: {text}" for name, text in CLASSES.items())

@@ -1,0 +1,110 @@
+"""Exact derivatives at known active sets: programs built from their answers, compared in both modes.
+
+`python -m benchmarks.derivatives` runs the same comparison on thousands of programs.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import decigrad as dg
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ stands beside tests/
+
+from benchmarks import derivatives as d
+
+CASES = [
+    (d.Structure(6, "dense"), "daqp", 90),
+    (d.Structure(10, "low-rank", shared=True), "daqp", 80),
+    (d.Structure(5, "linear"), "highs", 60),
+    (d.Structure(4, "diagonal"), "interior-point", 72),
+]
+
+
+@pytest.mark.parametrize(("structure", "solver", "count"), CASES, ids=lambda v: getattr(v, "curvature", v))
+def test_against_the_active_set_formula(structure: d.Structure, solver: str, count: int) -> None:
+    host = solver != "interior-point"  # compiled into every caller: compared by single solves
+    singles = len(structure.classes) if host else count
+    errors = d.compare(structure, count, 1, solver, jacobian_up_to=5, singles=singles, traced=host)
+    assert set(errors) == set(structure.classes)
+    assert sum(e.samples for e in errors.values()) == count
+    assert sum(e.differences for e in errors.values()) == 20
+    for kind, e in errors.items():
+        assert e.worst < 1e-6, (kind, e)
+        assert e.formula < 1e-6, (kind, e)
+
+
+def test_a_vertex_does_not_move_with_the_cost() -> None:
+    rng = np.random.default_rng(3)
+    for structure in (d.Structure(5, "dense"), d.Structure(5, "linear")):
+        stated, sample = d.model(structure, {}), d.draw(structure, "vertex", rng)
+        solution = stated.solve({k: sample.values[k] for k in stated.parameters})
+        moved = solution.sensitivity_matrix("c")
+        assert moved.shape == (5, 5)
+        assert np.abs(moved).max() < 1e-9
+        # ... but does with the sides of its constraints
+        assert np.abs(solution.sensitivity_matrix("h")).max() > 0.01 or not sample.active.any()
+
+
+@pytest.mark.parametrize("distance", [10.0**-k for k in range(3, 10)])
+@pytest.mark.parametrize("beyond", [True, False])
+def test_a_bound_near_the_minimum(distance: float, beyond: bool) -> None:
+    """min ½x² − px on x ≤ 1: dx/dp is 0 when the free minimum p lies beyond the bound, else 1."""
+    m = dg.Model()
+    x, p = m.continuous("x", ub=1.0), m.parameter("p")
+    m.minimize(0.5 * x * x - p * x)
+    for solver in ("daqp", "interior-point"):
+        at = 1.0 + distance if beyond else 1.0 - distance
+        solution = m.solve({"p": at}, solver=solver)
+        assert solution.x["x"] == pytest.approx(min(at, 1.0), abs=1e-12)
+        assert solution.sensitivity_matrix("p")[0, 0] == pytest.approx(float(not beyond), abs=1e-9)
+
+
+def test_kinks_return_a_documented_element_and_are_flagged() -> None:
+    """An active constraint with a zero multiplier counts as inactive; the statistics say so."""
+    m = dg.Model()
+    x, p = m.continuous("x", ub=1.0), m.parameter("p")
+    m.minimize(0.5 * x * x - p * x)
+    solution = m.solve({"p": 1.0})
+    assert solution.sensitivity_matrix("p")[0, 0] == pytest.approx(1.0)
+    assert solution.stats["kinks"] == 1
+    assert m.solve({"p": 0.5}).stats.get("kinks", 0) == 0
+
+
+def test_duplicated_constraints_share_by_minimum_norm() -> None:
+    """Two copies of x ≤ h: the derivative is ½ in each side, 1 in both together."""
+    m = dg.Model()
+    x, h = m.continuous("x"), m.parameter("h", shape=2)
+    m.minimize((x - 3.0) ** 2)
+    m.subject_to([x + 0.0 * h[0] <= h[0], x <= h[1]])
+    solution = m.solve({"h": [1.0, 1.0]})
+    np.testing.assert_allclose(solution.sensitivity_matrix("h"), [[0.5, 0.5]], atol=1e-9)
+    assert solution.stats["singular"]
+
+
+def test_ties_of_a_linear_program_are_bounded() -> None:
+    m = dg.Model()
+    x, c = m.continuous("x", shape=3, lb=0.0, ub=1.0), m.parameter("c", shape=3)
+    m.minimize(c @ x)
+    m.subject_to(dg.sum(x) == 1.0)
+    layer = dg.DecisionLayer(m)
+    tie = np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 2.0], [1.0, 2.0, 3.0]])
+    with jax.enable_x64(True):
+        gradient = jax.grad(lambda c: (layer({"c": c})["x"] * np.arange(3.0)).sum())(tie)
+    np.testing.assert_allclose(gradient, 0.0, atol=1e-9)
+
+
+def test_the_residual_vanishes_at_random_solutions() -> None:
+    """The returned multipliers satisfy stationarity with the signs of the standard form."""
+    rng = np.random.default_rng(0)
+    structure = d.Structure(6, "dense")
+    stated = d.model(structure, {})
+    for _ in range(5):
+        sample = d.draw(structure, "mixed", rng)
+        raw = stated.solve({k: sample.values[k] for k in stated.parameters})._raw
+        np.testing.assert_allclose(raw.z[0], sample.z, atol=1e-9)
+        np.testing.assert_allclose(raw.w[0], sample.w, atol=1e-9)
+        np.testing.assert_allclose(raw.y[0], sample.y, atol=1e-9)
