@@ -61,7 +61,7 @@ def matrix(p: QuadraticProgram, kz: np.ndarray, kw: np.ndarray, i: int) -> np.nd
     a, f = np.isfinite(kz[i]), np.isfinite(kw[i])
     aG, F = a[:, None] * G, np.diag(f.astype(float))
     c, e = np.diag(np.where(a, -kz[i], 1.0)), np.diag(np.where(f, -kw[i], 1.0))
-    O = np.zeros  # noqa: E741
+    O = np.zeros
     return np.block(
         [
             [P, A.T, aG.T, F],
