@@ -28,7 +28,7 @@ class Plan:
     """Sizes of the study."""
 
     weights: tuple[tuple[float, float], ...] = battery.PAPER_WEIGHTS
-    epochs: int = 4
+    epochs: int = 3
     days: int | None = None
     """Use only the last so many days; None: all."""
 
@@ -71,10 +71,10 @@ def study_battery(days: battery.BatteryDays, plan: Plan, seeds: range) -> Study:
         spec = battery.BatterySpec(flexibility=flexibility, health=health)
         layer = dg.DecisionLayer(battery.battery_model(spec), solver="daqp")
         label = f"λ = {flexibility:g}, ε = {health:g}"
-        data = _comparison(layer, train, test, plan, seeds)
+        ridge = _chosen_ridge(_dataset(train), layer)
+        data = _comparison(layer, (train, test), plan, seeds, ridge)
         comparisons[label] = data
-        references = _references(layer, train, test, _chosen_ridge(_dataset(train), layer))
-        rows += _rows(label, data, references)
+        rows += _rows(label, data, _references(layer, train, test, ridge))
     headers = [
         "weights",
         "predictor",
@@ -90,10 +90,14 @@ def study_battery(days: battery.BatteryDays, plan: Plan, seeds: range) -> Study:
 
 
 def _comparison(
-    layer: dg.DecisionLayer, train: battery.BatteryDays, test: battery.BatteryDays, plan: Plan, seeds: range
+    layer: dg.DecisionLayer,
+    parts: tuple[battery.BatteryDays, battery.BatteryDays],
+    plan: Plan,
+    seeds: range,
+    ridge: float,
 ) -> ComparisonData:
+    train, test = parts
     data, unseen = _dataset(train), _dataset(test)
-    ridge = _chosen_ridge(data, layer)
     runs: dict[str, list[Run]] = {method: [] for method in METHODS}
     chosen = []
     for seed in seeds:
