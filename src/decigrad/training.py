@@ -336,6 +336,7 @@ def _choice(
         "gain": float(gains[epoch, j]),
         "standard_error": float(errors[epoch, j]),
     }
-    if epoch == 0 or gains[epoch, j] <= how.caution * errors[epoch, j]:
+    rounding = 1e-12 * (1.0 + abs(two_stage))
+    if epoch == 0 or gains[epoch, j] <= how.caution * errors[epoch, j] + rounding:
         return {"proximal_weight": float("inf"), "epochs": 0, **found}
     return {"proximal_weight": weights[int(j)], "epochs": int(epoch), **found}

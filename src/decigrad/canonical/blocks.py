@@ -27,7 +27,7 @@ class Block:
         """The array, given the values of the pieces."""
         if not self.pieces:
             return self.base.reshape(self.shape)
-        flat = self.base
+        flat = xp.asarray(self.base, dtype=xp.result_type(float))
         for (index, _), value in zip(self.pieces, values, strict=True):
             flat = _scatter_add(flat, index, value.reshape(-1), xp)
         return flat.reshape(self.shape)

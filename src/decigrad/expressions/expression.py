@@ -344,7 +344,7 @@ def evaluate(roots: list[Expression], values: dict[str, Any], xp: Any) -> list[A
     known: dict[int, Any] = {}
     for node in topological(*roots):
         if isinstance(node, Constant):
-            known[id(node)] = node.value
+            known[id(node)] = xp.asarray(node.value, dtype=xp.result_type(float))  # as enabled in the trace
         elif isinstance(node, Variable | Parameter):
             known[id(node)] = values[node.name]
         else:
