@@ -36,7 +36,7 @@ class DecisionTraining:
         early, late = data.split(self.share, seed=None)
         start = two_stage(early)
         reference = dg.evaluate(start, layer, late).regret
-        chosen, best = np.inf, 0.0
+        chosen, best = np.inf, 1e-12  # a gain that is a rounding error is none
         for weight in self.weights:
             trained = self._trained(start, layer, early, seed, weight)
             gain = mean_and_error(reference - dg.evaluate(trained, layer, late).regret)
