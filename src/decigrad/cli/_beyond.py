@@ -91,9 +91,11 @@ def intercept(story: Story, part: Part) -> None:
     rows.append(["two-stage, intercept", f"{error:.3f}", f"{judged.mean_regret:.4f}"])
     best = {"test MSE": "min", "full regret": "min"}
     story.table(["predictor", "test MSE", "full regret"], rows, best=best)
+    before = part.regret("two-stage", full=True).mean()
     story.text(
-        f"The error falls from {part.test_error('two-stage'):.3f} to {error:.3f}. Decisions depend on cost "
-        "*differences* only, so the regret moves less than the error."
+        f"The error falls from {part.test_error('two-stage'):.3f} to {error:.3f}. The regret does not follow "
+        f"it: {before:.4f} → {judged.mean_regret:.4f}, because decisions depend on cost *differences* only. "
+        "A prediction error says little about decisions, in either direction."
     )
 
 
