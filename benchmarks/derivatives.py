@@ -1,6 +1,6 @@
 """Derivatives of decisions against the exact active-set formula, on random QPs and LPs of every class.
 
-    python -m benchmarks.derivatives [--samples 100] [--out benchmarks/tables]
+    python -m benchmarks.derivatives [--samples 120] [--out benchmarks/tables]
 
 Each program is built from its answer: draw x*, an active set and multipliers, and derive the cost, the
 right-hand sides and the bounds from them. The active set is then known, and the derivative follows from one
