@@ -138,7 +138,10 @@ def _solve(options: InteriorPoint, program: QuadraticProgram) -> RawResult:
     if options.polish and options.barrier is None:
         polished, verified = polish(program, result)
         # What the iteration could not bring to tolerance may still have shown its active set.
-        status = jnp.where(verified, int(Status.OPTIMAL), result.status)
+        unsure = (result.status == int(Status.ITERATION_LIMIT)) | (
+            result.status == int(Status.NUMERICAL_ERROR)
+        )
+        status = jnp.where(verified & unsure, int(Status.OPTIMAL), result.status)
         result = polished.replace(status=status)
     failed = (result.status != int(Status.OPTIMAL))[:, None]
 
@@ -204,9 +207,10 @@ def _initial(options: InteriorPoint, scaled: _Scaled, status: Array) -> _State:
     start = jnp.where(held, program.lb, 0.0)
     pull = stiff[:, mi + n :] * scaled.e[:, mi + n :] - stiff[:, mi : mi + n] * scaled.e[:, mi : mi + n]
     rhs = kkt.pack(
-        jnp.where(held, 0.0, pull - program.q - program.P.matvec(start)) + jnp.zeros((batch, 1)),
-        program.b - program.A.matvec(start) + jnp.zeros((batch, 1)),
-        jnp.where(mask[:, :mi], scaled.e[:, :mi] - program.G.matvec(start), 0.0) + jnp.zeros((batch, 1)),
+        jnp.where(held, 0.0, pull - program.q - program.P.matvec(start)) + jnp.zeros((batch, 1), kw.dtype),
+        program.b - program.A.matvec(start) + jnp.zeros((batch, 1), kw.dtype),
+        jnp.where(mask[:, :mi], scaled.e[:, :mi] - program.G.matvec(start), 0.0)
+        + jnp.zeros((batch, 1), kw.dtype),
         jnp.zeros((batch, n), kw.dtype),
     )
     dx, y, _, _ = kkt.unpack(program, factors.solve(rhs[:, None, :])[:, 0, :])

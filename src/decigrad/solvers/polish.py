@@ -48,8 +48,8 @@ def polish(program: QuadraticProgram, guess: RawResult) -> tuple[RawResult, Arra
 
     Arguments:
         program: batched; NumPy or JAX (then traceable).
-        guess: `active` [B, mi] and `fixed` [B, n] are the first active set. `x` [B, n] decides where the
-            solution is not unique (the polished x is the nearest point of the solution set's affine hull).
+        guess: `active` [B, mi] and `fixed` [B, n] are the first active set. Where the solution or its
+            multipliers are not unique, the nearest ones to those of the guess are taken.
 
     Returns:
         The polished result, and verified [B]: stationarity, feasibility and signs hold to about 1e-9
@@ -69,8 +69,8 @@ def _loop_numpy(program: QuadraticProgram, guess: RawResult) -> _State:
     open_ = np.flatnonzero(~state.done)
     while open_.size:
         everything = open_.size == len(state.done)
-        part = jax.tree_util.tree_map(lambda a, i=open_: a[i], state)
-        part = _round(program if everything else program.take(open_), guess.x[open_], part)
+        part, near = jax.tree_util.tree_map(lambda a, i=open_: a[i], (state, guess))
+        part = _round(program if everything else program.take(open_), near, part)
         if everything:
             state = part
         else:
@@ -81,7 +81,7 @@ def _loop_numpy(program: QuadraticProgram, guess: RawResult) -> _State:
 
 def _loop_jax(program: QuadraticProgram, guess: RawResult) -> _State:
     def body(state: _State) -> _State:
-        new = _round(program, guess.x, state)
+        new = _round(program, guess, state)
         keep = state.done
 
         def choose(old: Array, changed: Array) -> Array:
@@ -115,27 +115,34 @@ def _start(program: QuadraticProgram, guess: RawResult) -> _State:
     )
 
 
-def _solve(program: QuadraticProgram, x: Array, active: Array, fixed: Array) -> tuple[Array, ...]:
-    """The point with the given active set that is nearest to x, with its least multipliers."""
-    xp = namespace(x, program.q)
+def _solve(program: QuadraticProgram, guess: RawResult, active: Array, fixed: Array) -> tuple[Array, ...]:
+    """The KKT point of an active set that is nearest to the guess.
+
+    Where active constraints are dependent their multipliers are not unique; the guess's, if it has
+    any, have the right signs, and the least ones need not.
+    """
+    xp = namespace(guess.x, program.q)
     bound = xp.where(fixed < 0, program.lb, xp.where(fixed > 0, program.ub, 0.0))
     kz, kw = xp.where(active, 0.0, xp.inf), xp.where(fixed != 0, 0.0, xp.inf)
-    kz, kw = kz.astype(x.dtype), kw.astype(x.dtype)
+    kz, kw = kz.astype(guess.x.dtype), kw.astype(guess.x.dtype)
+    x, y = guess.x, xp.where(xp.isfinite(guess.y), guess.y, 0.0)
+    z = xp.where(active & (guess.z > 0), guess.z, 0.0)
+    w = xp.where(guess.w * fixed > 0, guess.w, 0.0)
     rhs = kkt.pack(
-        -program.q - program.P.matvec(x),
+        -program.stationarity(x, y, z, w),
         program.b - program.A.matvec(x),
         xp.where(active, program.h - program.G.matvec(x), 0.0),
         xp.where(fixed != 0, bound - x, 0.0),
     )
-    dx, y, z, w = kkt.unpack(program, kkt.solve(program, kz, kw, rhs)[0])
+    dx, dy, dz, dw = kkt.unpack(program, kkt.solve(program, kz, kw, rhs)[0])
     # A held variable is at its bound to the last bit, not to rounding.
-    return xp.where(fixed != 0, bound, x + dx), y, z, w
+    return xp.where(fixed != 0, bound, x + dx), y + dy, z + dz, w + dw
 
 
-def _round(program: QuadraticProgram, guess: Array, state: _State) -> _State:
-    xp = namespace(guess, program.q)
+def _round(program: QuadraticProgram, guess: RawResult, state: _State) -> _State:
+    xp = namespace(guess.x, program.q)
     active, fixed = state.active, state.fixed
-    tight, loose = _tolerances(guess.dtype)
+    tight, loose = _tolerances(guess.x.dtype)
     x, y, z, w = _solve(program, guess, active, fixed)
     scale_x, scale_d, row_norm = _scales(program, x, y)
     free_sign = program.lb == program.ub
@@ -159,7 +166,8 @@ def _round(program: QuadraticProgram, guess: Array, state: _State) -> _State:
         off = abs(program.A.matvec(x) - program.b)
         off = off / (abs(program.b) + abs(program.A.matrix).max(-1) * room + 1e-300)
         worst = xp.maximum(worst, off.max(-1))
-    worst = xp.where(xp.isnan(worst), xp.inf, worst)
+    crossed = (program.lb > program.ub).any(-1)
+    worst = xp.where(xp.isnan(worst) | crossed, xp.inf, worst)
 
     better = worst < state.violation
     candidate = (x, y, z, w, active, fixed)
