@@ -35,6 +35,7 @@ from scipy.linalg import lapack
 from decigrad.program import Array, Dense, Diagonal, LowRank, Operator, QuadraticProgram, namespace
 
 UNROLLED = 4  # Cholesky factors up to this order are written out: a batched LAPACK call costs more
+INVERTED = 32  # up to this order XLA inverts Cholesky factors
 REFINEMENTS = 2
 SMALL = 32  # matrices up to this size are multiplied without a matrix product in JAX
 ALONE = 40  # order of K up to which a single sample on the host is solved by one small inverse
@@ -214,21 +215,23 @@ def _cholesky_lapack(matrix: np.ndarray) -> tuple[Callable[[Array], Array], Arra
 
 
 def _cholesky_xla(matrix: Array) -> tuple[Callable[[Array], Array], Array]:
-    factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
+    factor, m = jnp.linalg.cholesky(matrix, symmetrize_input=False), matrix.shape[-1]
     pivot = jnp.diagonal(factor, axis1=-2, axis2=-1).min(-1) ** 2
+    if m <= INVERTED:
+        # One triangular solution with the identity, then products: a triangular solution is a call to LAPACK.
+        identity = jnp.broadcast_to(jnp.eye(m, dtype=matrix.dtype), matrix.shape)
+        inverse = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
+        return lambda rows: _product(_product(rows, inverse.swapaxes(-1, -2)), inverse), pivot
 
     def triangular(rows: Array, transpose: bool) -> Array:
         return jax.lax.linalg.triangular_solve(
-            factor_for(rows), rows, left_side=False, lower=True, transpose_a=transpose
+            factor, rows, left_side=False, lower=True, transpose_a=transpose
         )
-
-    def factor_for(rows: Array) -> Array:
-        return jnp.broadcast_to(factor, (rows.shape[0], *factor.shape[1:]))
 
     def solve(rows: Array) -> Array:
         shape = rows.shape
         if factor.shape[0] == 1:
-            rows = rows.reshape(1, -1, shape[-1])
+            rows = rows.reshape(1, -1, m)
         elif shape[0] == 1:
             rows = jnp.broadcast_to(rows, (factor.shape[0], *shape[1:]))
         solution = triangular(triangular(rows, True), False)
@@ -331,6 +334,7 @@ def factorize(
     kw: Array,
     *,
     soft: bool = False,
+    hard: bool = False,
     shifted: bool = True,
     ky: float = 0.0,
 ) -> Factors:
@@ -340,6 +344,7 @@ def factorize(
         program: batched.
         kz, kw: compliances [B, mi], [B, n].
         soft: promise that no row and no bound is held hard (an interior point), which saves work.
+        hard: promise that no compliance is positive and finite.
         shifted: raise missing curvature and missing independence of rows to a floor. Without it P must make H
             positive definite, as a proximal term does.
         ky: compliance of the equality rows (a dual proximal term).
@@ -347,25 +352,26 @@ def factorize(
     xp = namespace(kz, kw, program.q, *jax.tree_util.tree_leaves(program.P))
     n, me, mi = program.n, program.num_equalities, program.num_inequalities
     P: Operator = Diagonal(xp.zeros((1, n), kw.dtype)) if program.linear and shifted else program.P
-    condensed = mi > 0 and (isinstance(P, Dense) or mi > n)
+    condensed = mi > 0 and (isinstance(P, Dense) or mi > n) and not (hard and not isinstance(P, Dense))
     kept = kz if not condensed else xp.where(kz == 0, kz, xp.inf)  # rows that stay in S
     soft_w = xp.isfinite(kw) if soft else xp.isfinite(kw) & (kw > 0)
-    extra = xp.where(soft_w, 1.0 / xp.where(soft_w, kw, 1.0), 0.0)
+    hard = not soft_w.any() if xp is np else hard
+    extra = xp.zeros((1, n), kw.dtype) if hard else xp.where(soft_w, 1.0 / xp.where(soft_w, kw, 1.0), 0.0)
     fixed: Array = None if soft or (xp is np and not (kw == 0).any()) else kw == 0
 
     weight: Array = None
-    if condensed:
-        soft_z = xp.isfinite(kz) & (kz > 0)
+    soft_z = xp.isfinite(kz) & (kz > 0)
+    if condensed and (soft_z.any() if xp is np else not hard):
         weight = xp.where(soft_z, 1.0 / xp.where(soft_z, kz, 1.0), 0.0)
-        if xp is jnp or soft_z.any():
-            P = Dense(_dense(P) + _gram(program.G.matrix.swapaxes(-1, -2), weight))
+        P = Dense(_dense(P) + _gram(program.G.matrix.swapaxes(-1, -2), weight))
+    elif condensed and not soft:
+        P = Dense(_dense(P))
 
-    as_rows = False
-    if xp is np and not soft_w.any():
-        # With a shared P and nothing else in H, a few held variables are rows of S: one H serves all.
-        extra = extra[:1]
-        as_rows = fixed is not None and isinstance(P, Dense) and P.matrix.shape[0] == 1
-        as_rows = as_rows and int(fixed.sum(-1).max()) <= n // 2
+    # With a shared P and nothing else in H, held variables are rows of S: one H serves all.
+    as_rows = hard and fixed is not None and isinstance(P, Dense) and P.matrix.shape[0] == 1
+    if as_rows:
+        C_shared = max(program.A.matrix.shape[0], program.G.matrix.shape[0]) == 1
+        as_rows = int(fixed.sum(-1).max()) <= n // 2 if xp is np else C_shared
     held: Array = None if as_rows else fixed
     inverse = _inverse_hessian(P, extra, None if held is None else ~held, shifted)
 
@@ -376,8 +382,8 @@ def factorize(
         rows.append(program.G.matrix)
         compliance.append(kept)
     if as_rows:
-        rows.append(np.eye(n)[None])
-        compliance.append(np.where(fixed, 0.0, np.inf))
+        rows.append(xp.eye(n, dtype=kw.dtype)[None])
+        compliance.append(xp.where(fixed, 0.0, xp.inf).astype(kw.dtype))
     shared = max(r.shape[0] for r in rows)
     C = xp.concatenate([xp.broadcast_to(r, (shared, *r.shape[1:])) for r in rows], axis=-2)
     kc = xp.concatenate([xp.broadcast_to(k, (batch, k.shape[1])) for k in compliance], axis=-1)
@@ -475,8 +481,8 @@ def _choose(kc: Array, n: int) -> _Choice:
     count, room = active.sum(-1), total
     if xp is np:
         room = int(count.max(initial=0))
-    elif total > 2 * n + UNROLLED:
-        room = n
+    elif total > n + UNROLLED:
+        room = n + UNROLLED
     if room == total:
         return _Choice(total, None, active, xp.zeros(len(kc), bool))
     order = xp.argsort(~active, axis=-1, kind="stable" if xp is np else None)[:, :room]
@@ -567,7 +573,15 @@ def _null_part(
 # ---------------------------------------------------------------------------------------------- solution
 
 
-def solve(program: QuadraticProgram, kz: Array, kw: Array, rhs: Array) -> tuple[Array, Array]:
+def solve(
+    program: QuadraticProgram,
+    kz: Array,
+    kw: Array,
+    rhs: Array,
+    *,
+    hard: bool = False,
+    noise: Array | float = 0.0,
+) -> tuple[Array, Array]:
     """Solve K v = rhs for a batch: (v, singular).
 
     Arguments:
@@ -575,6 +589,10 @@ def solve(program: QuadraticProgram, kz: Array, kw: Array, rhs: Array) -> tuple[
         kz: compliance of the inequality rows [B or 1, mi].
         kw: compliance of the bounds [B or 1, n].
         rhs: [B or 1, N], or [B or 1, N, k] for k right-hand sides with one factorization.
+        hard: promise that every compliance is 0 or +inf, which lets JAX factor a shared dense P once for the
+            batch. NumPy sees it in the values.
+        noise: absolute rounding error in rhs [B or scalar], such as that of a residual. Contradictions
+            between dependent constraints that are no larger than this are none.
 
     Returns:
         v shaped like rhs with B samples, and singular [B]: K is rank deficient there and v is the
@@ -586,9 +604,9 @@ def solve(program: QuadraticProgram, kz: Array, kw: Array, rhs: Array) -> tuple[
     rows = rhs.swapaxes(-1, -2) if columns else rhs[:, None, :]
     if namespace(rhs, kz, kw, *jax.tree_util.tree_leaves(program)) is np:
         with np.errstate(all="ignore"):
-            v, singular = _solve_numpy(program, kz, kw, rows)
+            v, singular = _solve_numpy(program, kz, kw, rows, noise)
     else:
-        v, singular = _solve_jax(program, kz, kw, rows)
+        v, singular = _solve_jax(program, kz, kw, rows, hard, noise)
     return (v.swapaxes(-1, -2) if columns else v[:, 0, :]), singular
 
 
@@ -608,7 +626,14 @@ def _aligned(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> tu
 
 
 def _suspect(
-    program: QuadraticProgram, kz: Array, kw: Array, v: Array, rows: Array, residual: Array, sound: Array
+    program: QuadraticProgram,
+    kz: Array,
+    kw: Array,
+    v: Array,
+    rows: Array,
+    residual: Array,
+    sound: Array,
+    noise: Array,
 ) -> Array:
     """Samples with dependent rows, or whose refined solution leaves more than rounding explains.
 
@@ -618,7 +643,8 @@ def _suspect(
     tolerances = _tolerances(v.dtype)
     largest, size = abs(residual).max(-1), _largest(program, kz, kw)
     scale = abs(rows).max(-1) + size[:, None] * abs(v).max(-1)
-    backward = (largest[:, :-1] <= tolerances.residual * scale[:, :-1]).all(-1)
+    allowed = tolerances.residual * scale + xp.broadcast_to(xp.asarray(noise), scale.shape[:1])[:, None]
+    backward = (largest[:, :-1] <= allowed[:, :-1]).all(-1)
     probe = largest[:, -1] <= tolerances.probe * abs(rows[:, -1]).max(-1)
     known = xp.isfinite(rows).all((-1, -2)) & xp.isfinite(size)
     return known & ~(sound & backward & probe & xp.isfinite(v).all((-1, -2)))
@@ -635,14 +661,14 @@ def _largest(program: QuadraticProgram, kz: Array, kw: Array) -> Array:
 
 
 def _solve_numpy(
-    program: QuadraticProgram, kz: np.ndarray, kw: np.ndarray, rows: np.ndarray
+    program: QuadraticProgram, kz: np.ndarray, kw: np.ndarray, rows: np.ndarray, noise: Array
 ) -> tuple[np.ndarray, np.ndarray]:
     if len(rows) == len(kz) == len(kw) == 1 and rows.shape[-1] <= ALONE and program.batch_size == 1:
         alone = _solve_alone(program, kz[0], kw[0], rows[0])
         if alone is not None:
             return alone[None], np.zeros(1, bool)
     kz, kw, rows = _aligned(program, kz, kw, rows)
-    v, suspect, singular = _eliminated(program, kz, kw, rows)
+    v, suspect, singular = _eliminated(program, kz, kw, rows, False, noise)
     v = v[:, :-1]
     for i in np.flatnonzero(suspect):
         one = jax.tree_util.tree_map(lambda a, i=i: a[0] if a.shape[0] == 1 else a[i], program)
@@ -692,9 +718,11 @@ def _solve_alone(
     return v
 
 
-def _solve_jax(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> tuple[Array, Array]:
+def _solve_jax(
+    program: QuadraticProgram, kz: Array, kw: Array, rows: Array, hard: bool, noise: Array
+) -> tuple[Array, Array]:
     kz, kw, rows = _aligned(program, kz, kw, rows)
-    v, suspect, singular = _eliminated(program, kz, kw, rows)
+    v, suspect, singular = _eliminated(program, kz, kw, rows, hard, noise)
     v = v[:, :-1]
 
     def one(i: Array) -> tuple[Array, Array]:
@@ -707,9 +735,11 @@ def _solve_jax(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> 
     return jax.lax.cond(suspect.any(), lambda: jax.lax.map(one, jnp.arange(len(v))), lambda: (v, singular))
 
 
-def _eliminated(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) -> tuple[Array, Array, Array]:
+def _eliminated(
+    program: QuadraticProgram, kz: Array, kw: Array, rows: Array, hard: bool, noise: Array
+) -> tuple[Array, Array, Array]:
     """Elimination and refinement: (v, suspect, dependent). What is suspect has to be solved otherwise."""
-    factors = factorize(program, kz, kw)
+    factors = factorize(program, kz, kw, hard=hard)
 
     def residual(v: Array) -> Array:
         return rows - _matvec(program, kz[:, None, :], kw[:, None, :], v)
@@ -733,7 +763,7 @@ def _eliminated(program: QuadraticProgram, kz: Array, kw: Array, rows: Array) ->
         v = jax.lax.cond(
             dependent.any(), lambda v: jnp.where(dependent[:, None, None], least(v), v), lambda v: v, v
         )
-    suspect = _suspect(program, kz, kw, v, rows, residual(v), factors.sound)
+    suspect = _suspect(program, kz, kw, v, rows, residual(v), factors.sound, noise)
     return v, suspect, dependent
 
 

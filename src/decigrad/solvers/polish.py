@@ -134,7 +134,12 @@ def _solve(program: QuadraticProgram, guess: RawResult, active: Array, fixed: Ar
         xp.where(active, program.h - program.G.matvec(x), 0.0),
         xp.where(fixed != 0, bound - x, 0.0),
     )
-    dx, dy, dz, dw = kkt.unpack(program, kkt.solve(program, kz, kw, rhs)[0])
+    # The right-hand side is a residual: what rounding left in it is no contradiction.
+    size = abs(program.q).max(-1) + abs(_finite(xp.where(fixed != 0, bound, x))).max(-1)
+    size = size + _most(xp, abs(program.b)) + _most(xp, xp.where(active, abs(_finite(program.h)), 0.0))
+    size = size + _most(xp, abs(y)) + _most(xp, z) + _most(xp, abs(w))
+    noise = 30 * float(np.finfo(x.dtype).eps) * size
+    dx, dy, dz, dw = kkt.unpack(program, kkt.solve(program, kz, kw, rhs, hard=True, noise=noise)[0])
     # A held variable is at its bound to the last bit, not to rounding.
     return xp.where(fixed != 0, bound, x + dx), y + dy, z + dz, w + dw
 
