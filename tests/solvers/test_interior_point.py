@@ -16,6 +16,7 @@ from solvers.programs import FAMILIES, program, zero
 from solvers.reference import clarabel_solution, sparsemax
 
 from decigrad.program import Dense, Diagonal, QuadraticProgram, RawResult, Status
+from decigrad.solvers.daqp import DAQP
 from decigrad.solvers.interior_point import InteriorPoint
 from decigrad.solvers.polish import polish
 from decigrad.solvers.verification import kkt_residual
@@ -217,14 +218,29 @@ def guessed(
 
 @settings(max_examples=30)
 @given(seed=seeds)
-def test_polish_finds_the_solution_from_any_active_set(seed):
-    """Strictly convex with independent rows: block principal pivoting ends from a random guess."""
+def test_polish_finds_the_solution_from_any_active_set_of_bounds(seed):
+    """Strictly convex with bounds alone: principal pivoting ends from a random guess."""
     rng = np.random.default_rng(seed)
-    p = programs.boxed(rng, 6, 8)
-    fixed = rng.integers(-1, 2, (6, 8))
-    raw, verified = polish(p, guessed(p, np.zeros((6, 0), bool), fixed))
+    root = rng.standard_normal((8, 8))
+    P = Dense((root @ root.T + np.eye(8))[None])
+    p = program(P, 4 * rng.standard_normal((6, 8)), lb=-1.0, ub=1.0)
+    raw, verified = polish(p, guessed(p, np.zeros((6, 0), bool), rng.integers(-1, 2, (6, 8))))
     assert verified.all()
     assert kkt_residual(p, raw.x, raw.y, raw.z, raw.w).max() < 1e-11
+
+
+@settings(max_examples=30)
+@given(seed=seeds)
+def test_polish_with_an_equality_verifies_no_wrong_answer(seed):
+    """From a random guess it may cycle: it says so and changes nothing. A solver's set is confirmed."""
+    rng = np.random.default_rng(seed)
+    p = programs.boxed(rng, 6, 8)
+    guess = guessed(p, np.zeros((6, 0), bool), rng.integers(-1, 2, (6, 8)))
+    raw, verified = polish(p, guess)
+    assert kkt_residual(p, raw.x, raw.y, raw.z, raw.w)[verified].max(initial=0.0) < 1e-11
+    np.testing.assert_array_equal(raw.x[~verified], guess.x[~verified])
+    np.testing.assert_array_equal(raw.fixed[~verified], guess.fixed[~verified])
+    assert polish(p, DAQP()(p))[1].all()
 
 
 @settings(max_examples=20)

@@ -3,8 +3,9 @@
 Given which constraints hold with equality, the solution is one linear system away (`kkt.solve`). The signs of
 the multipliers and the slacks then say whether the set was right. If not, it is corrected by block principal
 pivoting: everything infeasible changes sides at once while that reduces the number of infeasibilities (with
-a little patience), else only the infeasible constraint of largest index does, which cannot cycle when
-the multipliers of the active set are unique.
+a little patience), else only the infeasible constraint of largest index does. With bounds alone and P
+positive definite that cannot cycle. With equalities it can: holding the last free variable of a row
+contradicts the row, and two sets may alternate. Such a sample stays unverified and comes back as given.
 
 Source: J. J. Júdice and F. M. Pires, "A block principal pivoting algorithm for large-scale strictly monotone
 linear complementarity problems", Computers & Operations Research 21 (1994), doi:10.1016/0305-0548(94)90106-6;
