@@ -331,6 +331,7 @@ class Errors:
     differences: int = 0
     jacobians: int = 0
     matrices: int = 0
+    handed_on: int = 0
     decision: float = 0.0
     forward: float = 0.0
     reverse: float = 0.0
@@ -475,6 +476,7 @@ def _see_pullback(
 def _see_sensitivity(e: Errors, stated: dg.Model, solver: str, sample: Sample, reference: Reference) -> None:
     names = list(stated.parameters)
     solution = stated.solve({k: sample.values[k] for k in names}, solver=solver)
+    e.handed_on += int(solution.stats["handed_on"])
     e.see("decision", solution.x["x"], sample.x)
     rows = [reference.reverse(unit) for unit in np.eye(sample.x.size)]
     for name in names:
@@ -559,6 +561,9 @@ def main() -> None:
     text += "ones are ties\nto the simplex method.\n"
     for solver, rows in results.items():
         text += f"\n## Solver: {solver}\n\n{table(rows)}\n"
+        if handed_on := {kind: e.handed_on for (_, kind), e in rows.items() if e.handed_on}:
+            counted = ", ".join(f"{count} of {kind}" for kind, count in handed_on.items())
+            text += f"\nThe solver verified no active set and handed on to its second solver: {counted}.\n"
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "derivatives.md").write_text(text, encoding="utf-8")
     listed = [

@@ -127,6 +127,29 @@ def test_one_vmapped_batch_is_one_call_of_the_host(monkeypatch: pytest.MonkeyPat
     assert calls == [6]
 
 
+class GivesUp(dg.solvers.InteriorPoint):
+    """Refuses samples whose first cost is above one half."""
+
+    def __call__(self, program: Any) -> Any:
+        raw = super().__call__(program)
+        lost = program.q[:, 0] > 0.5
+        status = jax.numpy.where(lost, int(dg.Status.NUMERICAL_ERROR), raw.status)
+        return raw.replace(x=jax.numpy.where(lost[:, None], jax.numpy.nan, raw.x), status=status)
+
+
+def test_what_the_interior_point_gives_up_is_handed_on() -> None:
+    batch = np.random.default_rng(0).uniform(0.0, 1.0, (6, 4))
+    found = dg.DecisionLayer(simplex(), solver=GivesUp()).solve({"c": batch})
+    np.testing.assert_array_equal(found.stats["handed_on"], batch[:, 0] > 0.5)
+    assert 0 < found.stats["handed_on"].sum() < 6
+    expected = dg.DecisionLayer(simplex(), solver="daqp").solve({"c": batch})
+    assert not expected.stats["handed_on"].any()
+    np.testing.assert_allclose(found.x["x"], expected.x["x"], atol=1e-12)
+    alone = simplex().solve({"c": batch[found.stats["handed_on"]][0]}, solver=GivesUp())
+    assert alone.stats["handed_on"] is True
+    assert not simplex().solve({"c": batch[0]}, solver="daqp").stats["handed_on"]
+
+
 def test_what_is_shared_stays_shared_on_the_host() -> None:
     """A matrix that the batch shares reaches the solver once, with a leading axis of one."""
     seen: list[tuple[int, ...]] = []

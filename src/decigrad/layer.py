@@ -32,7 +32,8 @@ class Solutions:
         objective: value of the user's own objective, [*batch].
         duals: multipliers by constraint name, [*batch, *shape] (see `Solution.duals`).
         status: `Status` by sample, int [*batch].
-        stats: solver and the reason for it, iterations by sample, seconds in all, `kinks` by sample.
+        stats: solver and the reason for it, iterations by sample, seconds in all, `kinks` by sample,
+            and which samples the solver gave up on and `handed_on` to a second one.
     """
 
     x: dict[str, np.ndarray]
@@ -184,15 +185,18 @@ class DecisionLayer:
         stated = compiled.programs(self.form, values, mapped)
         program = self.gradient.program(stated)
         size = int(np.prod(lead, dtype=int))
-        raw = run(self.form, self.solver, program)
+        raw, handed_on = run(self.form, self.solver, program)
         if raw.x.shape[0] != size:  # nothing in the program differs by sample
-            raw = jax.tree_util.tree_map(lambda a: np.broadcast_to(a, (size, *a.shape[1:])), raw)
+            raw, handed_on = jax.tree_util.tree_map(
+                lambda a: np.broadcast_to(a, (size, *a.shape[1:])), (raw, handed_on)
+            )
         stats = {
             "solver": self.solver.name,
             "why": self.why,
             "iterations": raw.iterations.reshape(lead),
             "seconds": time.perf_counter() - start,
             "kinks": count_kinks(program, raw).reshape(lead),
+            "handed_on": handed_on.reshape(lead),
         }
         solutions = Solutions(
             x=self.form.split(raw.x.reshape(lead + raw.x.shape[1:])),

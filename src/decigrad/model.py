@@ -251,9 +251,10 @@ class Model:
         chosen, why = resolve(solver, program, time_limit, max_iterations)
         if form.depends("P"):
             check_convex(jax.tree_util.tree_map(lambda leaf: leaf[0], program.P))
-        raw = run(form, chosen, program)
+        raw, handed_on = run(form, chosen, program)
         seconds = time.perf_counter() - start
         solution = self._solution(form, values, program, raw, chosen, why, seconds)
+        solution.stats["handed_on"] = bool(handed_on[0])
         if throw and solution.status != Status.OPTIMAL:
             raise failure(self.name, solution)
         return solution

@@ -240,7 +240,9 @@ class Solver(Protocol):
 
     `host` solvers take and return NumPy arrays and are called outside `jit` (or through one callback a
     batch); the others are JAX functions. `refuses` says why a class of programs is not for this solver,
-    judged by static facts alone (shapes, operator types, `integer`, `linear`), or returns None.
+    judged by static facts alone (shapes, operator types, `integer`, `linear`), or returns None. A device
+    solver may have a method `second(program)`: the host solver that outside `jit` is asked about the samples
+    it gives up on, or None.
     """
 
     @property

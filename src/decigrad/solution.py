@@ -28,7 +28,8 @@ class Solution:
             the Lagrangian f + yᵀ(left − right) for equalities and inequality multipliers ≥ 0, whichever
             way the inequality is written. For an infeasible model: the Farkas certificate.
         status: a `Status`.
-        stats: solver and the reason for it, iterations, seconds; `kinks` (constraints active with a zero
+        stats: solver and the reason for it, iterations, seconds; `handed_on` (the solver gave up, and the
+            answer is that of its second, see `Solver`); `kinks` (constraints active with a zero
             multiplier) and `singular` (a tie or dependent active constraints) after a sensitivity.
         ray: for an unbounded model, the direction of descent, by variable name.
         conflict: for an infeasible model, a minimal set of constraints that clash, in words.

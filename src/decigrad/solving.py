@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 
 from decigrad import compiled
@@ -35,9 +36,28 @@ def resolve(
     return chosen, why
 
 
-def run(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> RawResult:
-    """Any solver on a batched NumPy program, outside a trace."""
-    return solver(program) if solver.host else compiled.device_solve(form, solver, program)
+def run(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> tuple[RawResult, np.ndarray]:
+    """Any solver on a batched NumPy program, outside a trace.
+
+    Returns the result and, by sample, whether the solver gave up on it and handed it on to its `second`.
+    """
+    if solver.host:
+        raw = solver(program)
+        return raw, np.zeros(raw.status.shape, bool)
+    raw = compiled.device_solve(form, solver, program)
+    gave_up = (raw.status == Status.NUMERICAL_ERROR) | (raw.status == Status.ITERATION_LIMIT)
+    second = getattr(solver, "second", lambda program: None)(program)
+    if second is None or not gave_up.any():
+        return raw, np.zeros_like(gave_up)
+    index = np.flatnonzero(gave_up)
+    found = second(program.take(index))
+
+    def filled(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        merged = old.copy()
+        merged[index] = new
+        return merged
+
+    return jax.tree_util.tree_map(filled, raw, found), gave_up
 
 
 def explain(solution: Solution, form: CanonicalForm, program: QuadraticProgram) -> None:

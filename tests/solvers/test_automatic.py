@@ -17,24 +17,22 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize(
-    ("make", "arguments", "jit", "name", "reason"),
+    ("make", "arguments", "name", "reason"),
     [
-        (dense, (4,), False, "daqp", "small"),
-        (dense, (4,), True, "daqp", "one factorization"),
-        (simplex, (4, 3), True, "interior-point", "jit"),
-        (dense, (1, 1001, 0, 0), False, "interior-point", "1001"),
-        (boxed, (4, 10), False, "daqp", "one factorization"),
-        (boxed, (4, 80), False, "interior-point", "diagonal"),
-        (low_rank, (4, 15), False, "daqp", "small"),
-        (low_rank, (4, 80), False, "interior-point", "rank 3"),
-        (everything_varies, (4,), False, "daqp", "differ by sample"),
-        (transport, (4,), False, "highs", "linear"),
-        (transport, (4,), True, "highs", "linear"),
-        (knapsack, (2,), False, "highs", "integer"),
+        (dense, (4,), "daqp", "one factorization"),
+        (simplex, (4, 3), "daqp", "small"),
+        (dense, (1, 1001, 0, 0), "interior-point", "1001"),
+        (boxed, (4, 10), "daqp", "one factorization"),
+        (boxed, (4, 80), "interior-point", "diagonal"),
+        (low_rank, (4, 15), "daqp", "small"),
+        (low_rank, (4, 80), "interior-point", "rank 3"),
+        (everything_varies, (4,), "daqp", "differ by sample"),
+        (transport, (4,), "highs", "linear"),
+        (knapsack, (2,), "highs", "integer"),
     ],
 )
-def test_choice_and_reason(make, arguments, jit, name, reason):
-    solver, why = choose(make(RNG, *arguments), jit=jit)
+def test_choice_and_reason(make, arguments, name, reason):
+    solver, why = choose(make(RNG, *arguments))
     assert solver.name == name
     assert reason in why
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,10 @@ from solvers import programs
 from solvers.programs import FAMILIES, program, zero
 from solvers.reference import clarabel_solution, sparsemax
 
-from decigrad.program import Dense, Diagonal, QuadraticProgram, RawResult, Status
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ stands beside tests/
+
+from benchmarks import derivatives
+from decigrad.program import Dense, Diagonal, QuadraticProgram, RawResult, Status, batched
 from decigrad.solvers.daqp import DAQP
 from decigrad.solvers.interior_point import InteriorPoint
 from decigrad.solvers.polish import polish
@@ -195,6 +200,25 @@ def test_the_iteration_limit_is_reported():
     raw = solve(p, max_iterations=1, polish=False)
     assert (raw.status == Status.ITERATION_LIMIT).all()
     assert np.isnan(raw.x).all()
+
+
+@pytest.mark.parametrize("curvature", ["dense", "low-rank"])
+def test_a_wrong_active_set_is_never_called_optimal(curvature):
+    """Constraints 1e-3 … 1e-9 from switching: the set is that from which the program was built, or none."""
+    structure, rng = derivatives.Structure(3, curvature), np.random.default_rng(11)
+    stated = derivatives.model(structure, {})
+    samples = [derivatives.draw(structure, "near vertex", rng) for _ in range(60)]
+    values = {name: np.stack([s.values[name] for s in samples]) for name in stated.parameters}
+    form = stated.form
+    p = stacked(*(batched(form.assemble({k: v[i] for k, v in values.items()})) for i in range(len(samples))))
+    raw = solve(p)
+    found = raw.status == Status.OPTIMAL
+    assert found.mean() > 0.8
+    assert set(raw.status.tolist()) <= {int(Status.OPTIMAL), int(Status.NUMERICAL_ERROR)}
+    expected = np.stack([s.x for s in samples])
+    np.testing.assert_allclose(raw.x[found], expected[found], atol=1e-9)
+    np.testing.assert_array_equal(raw.active[found], np.stack([s.active for s in samples])[found])
+    np.testing.assert_array_equal(raw.fixed[found], np.stack([s.fixed for s in samples])[found])
 
 
 # ------------------------------------------------------------------------------------------------ polish

@@ -10,7 +10,7 @@ __all__ = ["NAMES", "by_name", "choose"]
 
 # Measured on one thread, batches of 128, in ms of active set / interior point: diagonal n = 40: 5 / 11,
 # n = 100: 66 / 43, n = 200 (64 samples): 303 / 20; low rank n = 30: 10 / 14, n = 100: 104 / 37;
-# dense n = 50: 35 / 490, n = 200 (16 samples): 85 / 450; simplex n = 3: 1.9 / 0.8.
+# dense n = 50: 35 / 490, n = 200 (16 samples): 85 / 450.
 _STRUCTURED = 60
 """Variables from which the interior point wins on diagonal or low-rank curvature: a step then costs no more
 than a system of the equalities and the rank, while an active set grows with the variables."""
@@ -18,17 +18,13 @@ than a system of the equalities and the rank, while an active set grows with the
 _DENSE = 1000
 """Variables above which dense active sets are no longer updated cheaply."""
 
-_TINY = 5
-"""Variables up to which the interior point inside jit costs less than a call to the host."""
 
-
-def choose(program: QuadraticProgram, *, jit: bool = False) -> tuple[Solver, str]:
+def choose(program: QuadraticProgram) -> tuple[Solver, str]:
     """A solver for this class of programs and the reason for it.
 
     Args:
         program: single or batched; only its static facts are read (shapes, operator types, batch axes,
             `integer`, `linear`), so it may hold JAX tracers.
-        jit: whether the call is traced, where a solver on the host costs one callback for each batch.
 
     Raises:
         ValueError: for a quadratic objective with integer variables.
@@ -54,23 +50,18 @@ def choose(program: QuadraticProgram, *, jit: bool = False) -> tuple[Solver, str
         return _interior_point(), f"interior point: the curvature is diagonal with {n} variables"
     if n > _DENSE:
         return _interior_point(), f"interior point: dense with {n} variables, above {_DENSE}"
-    if jit and n <= _TINY:
-        return _interior_point(), f"interior point: {n} variables inside jit, cheaper than a call to the host"
     leaves = (*vars(program.P).values(), program.A.matrix, program.G.matrix)
     shared = program.q.ndim == 1 or all(leaf.shape[0] == 1 for leaf in leaves)
     matrices = "one factorization serves the batch" if shared else "matrices that differ by sample"
     return _daqp(), f"DAQP: a small quadratic program ({n} variables), {matrices}"
 
 
-def by_name(
-    name: str | Solver, *, program: QuadraticProgram | None = None, jit: bool = False
-) -> tuple[Solver, str]:
+def by_name(name: str | Solver, *, program: QuadraticProgram | None = None) -> tuple[Solver, str]:
     """The solver called `name` ("auto", "daqp", "highs", "interior-point") and the reason; a solver as it is.
 
     Args:
         name: a name from `NAMES`, or a solver of your own.
         program: read by "auto", and checked against what the solver refuses; required for "auto".
-        jit: passed on to `choose`.
 
     Raises:
         ValueError: for an unknown name, or where the solver refuses the program.
@@ -79,7 +70,7 @@ def by_name(
     if isinstance(name, str) and name == "auto":
         if program is None:
             raise ValueError('solver="auto" chooses by the program: pass program=')
-        return choose(program, jit=jit)
+        return choose(program)
     if isinstance(name, str):
         if name not in _MAKERS:
             raise ValueError(

@@ -53,7 +53,7 @@ def polish(program: QuadraticProgram, guess: RawResult) -> tuple[RawResult, Arra
             multipliers are not unique, the nearest ones to those of the guess are taken.
 
     Returns:
-        The polished result, and verified [B]: stationarity, feasibility and signs hold to about 1e-9
+        The polished result, and verified [B]: stationarity, feasibility and signs hold to about 1e-11
         relative to the data (1e-12 is aimed at). A sample that could not be verified comes back as given.
         In verified samples a constraint whose multiplier is below 1e-10 of the objective's gradient counts as
         inactive; a variable with lb = ub always counts as fixed.
@@ -148,7 +148,7 @@ def _solve(program: QuadraticProgram, guess: RawResult, active: Array, fixed: Ar
 def _round(program: QuadraticProgram, guess: RawResult, state: _State) -> _State:
     xp = namespace(guess.x, program.q)
     active, fixed = state.active, state.fixed
-    tight, loose = _tolerances(guess.x.dtype)
+    tight, _ = _tolerances(guess.x.dtype)
     x, y, z, w = _solve(program, guess, active, fixed)
     scale_x, scale_d, row_norm = _scales(program, x, y)
     free_sign = program.lb == program.ub
@@ -201,18 +201,17 @@ def _round(program: QuadraticProgram, guess: RawResult, state: _State) -> _State
         fewest=xp.minimum(count, state.fewest),
         patience=patience,
         rounds=rounds,
-        done=state.done
-        | (worst <= tight)
-        | (count == 0)
-        | (rounds >= ROUNDS)
-        | ((rounds > PATIENCE) & (violation <= loose)),
+        done=state.done | (worst <= tight) | (count == 0) | (rounds >= ROUNDS),
     )
 
 
 def _tolerances(dtype: Any) -> tuple[float, float]:
-    """What a violation may be at best (about 1e-12 in float64) and at all (about 1e-9)."""
+    """What a violation is corrected from (about 1e-12 in float64), and what is accepted (about 1e-11).
+
+    A constraint that is violated by 1e-9 belongs to another active set, with another derivative.
+    """
     eps = float(np.finfo(dtype).eps)
-    return eps**0.77, eps**0.575
+    return eps**0.77, eps**0.7
 
 
 def _finite(a: Array) -> Array:
