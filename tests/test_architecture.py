@@ -62,10 +62,7 @@ MAY_IMPORT_TOP_LEVEL = {"problems", "interop", "cli"}
 
 MAX_LINES = 400
 # path under src/decigrad → why it is longer than that
-LONG_FILES: dict[str, str] = {
-    "kkt.py": "one kernel: elimination, its structures and its singular case are read together",
-    "solvers/interior_point.py": "one method: scaling, steps, stopping rules and certificates",
-}
+LONG_FILES: dict[str, str] = {}
 
 # path under src/decigrad → what it must learn from the environment
 ENVIRONMENT_READERS = {"batching.py": "NPROC sets the size of XLA's thread pool, which JAX does not tell"}

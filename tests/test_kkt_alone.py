@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from decigrad import kkt
+from decigrad.kkt import solution
 from decigrad.program import Dense, Diagonal, QuadraticProgram
 
 
@@ -33,10 +34,10 @@ def test_agrees_with_elimination(diagonal, monkeypatch):
         p = program(rng, n, me, mi, diagonal)
         kz, kw = compliances(rng, n, mi)
         rhs = rng.normal(size=(1, 2 * n + me + mi, 3))
-        taken += kkt._solve_alone(p, kz[0], kw[0], rhs[0].T) is not None
+        taken += solution._solve_alone(p, kz[0], kw[0], rhs[0].T) is not None
         alone, flag = kkt.solve(p, kz, kw, rhs)
         with monkeypatch.context() as patch:
-            patch.setattr(kkt, "ALONE", 0)
+            patch.setattr(solution, "ALONE", 0)
             general, expected = kkt.solve(p, kz, kw, rhs)
         np.testing.assert_allclose(alone, general, rtol=1e-8, atol=1e-8 * (1 + np.abs(general).max()))
         assert flag == expected
@@ -48,7 +49,7 @@ def test_leaves_dependent_rows_and_soft_constraints_to_elimination():
     p = program(rng, 4, 2, 1, True, duplicated=True)
     rows = rng.normal(size=(2, 11))
     free, let_go = np.full(4, np.inf), np.full(1, np.inf)
-    assert kkt._solve_alone(p, let_go, free, rows) is None
+    assert solution._solve_alone(p, let_go, free, rows) is None
     p = program(rng, 4, 1, 1, True)
-    assert kkt._solve_alone(p, np.full(1, 0.5), free, rows[:, :10]) is None
-    assert kkt._solve_alone(p, let_go, free, rows[:, :10]) is not None
+    assert solution._solve_alone(p, np.full(1, 0.5), free, rows[:, :10]) is None
+    assert solution._solve_alone(p, let_go, free, rows[:, :10]) is not None

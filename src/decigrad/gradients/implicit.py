@@ -11,7 +11,9 @@ from `jax.custom_jvp` around `jax.lax.custom_linear_solve`.
 
 Elements returned where the solution map is not differentiable: an active constraint whose multiplier is
 zero within tolerance counts as inactive; dependent active constraints get minimum-norm multipliers;
-directions without curvature (ties of a linear program) get zero. A failed sample has a zero derivative.
+directions without curvature (ties of a linear program) get zero; at a degenerate vertex of a linear program
+the active set is the simplex basis, and the derivative in the sides of the constraints is that basis's. A
+failed sample has a zero derivative.
 
 Source: Fiacco (1983), Introduction to Sensitivity and Stability Analysis in Nonlinear Programming;
 Amos and Kolter (2017), OptNet.

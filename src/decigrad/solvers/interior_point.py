@@ -11,13 +11,12 @@ Samples that have converged or failed are frozen, and nothing of theirs reaches 
 Source: S. Mehrotra, "On the implementation of a primal-dual interior point method", SIAM Journal on
 Optimization 2 (1992), doi:10.1137/0802028; M. P. Friedlander and D. Orban, "A primal-dual regularized
 interior-point method for convex quadratic programs", Mathematical Programming Computation 4 (2012),
-doi:10.1007/s12532-012-0035-2; D. Ruiz, "A scaling algorithm to equilibrate both rows and columns norms in
-matrices", RAL-TR-2001-034 (2001).
+doi:10.1007/s12532-012-0035-2.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -28,7 +27,6 @@ import numpy as np
 from decigrad import kkt
 from decigrad.program import (
     Array,
-    Dense,
     Diagonal,
     LowRank,
     Operator,
@@ -38,6 +36,7 @@ from decigrad.program import (
     Status,
 )
 from decigrad.solvers.daqp import DAQP
+from decigrad.solvers.equilibration import Scaled, proximal_weight, scale
 from decigrad.solvers.highs import HiGHS
 from decigrad.solvers.polish import polish
 
@@ -130,25 +129,10 @@ class _State(NamedTuple):
     step: Array
 
 
-class _Scaled(NamedTuple):
-    """The equilibrated program, and what the iteration keeps asking of it."""
-
-    program: QuadraticProgram
-    regular: QuadraticProgram  # with the proximal term in P
-    e: Array
-    mask: Array
-    held: Array
-    weight: Array  # 1 / number of inequalities
-    objective: Array  # size of the objective [B, 1]
-    rows: Array  # scaling of the rows of A
-    inequalities: Array  # and of G
-    columns: Array
-
-
 @partial(jax.jit, static_argnums=0)
 def _solve(options: InteriorPoint, program: QuadraticProgram) -> RawResult:
     batch = program.batch_size
-    scaled = _scale(program)
+    scaled = scale(program)
     state = _initial(options, scaled, _presolve_status(program, batch))
     state = jax.lax.while_loop(
         lambda state: (state.status < 0).any(), partial(_iterate, options, scaled), state
@@ -215,7 +199,7 @@ def _nonconvex(P: Operator) -> Array:
     return jnp.isnan(factor).any((-1, -2))
 
 
-def _initial(options: InteriorPoint, scaled: _Scaled, status: Array) -> _State:
+def _initial(options: InteriorPoint, scaled: Scaled, status: Array) -> _State:
     """Least squares violation of all inequalities, pushed inside (Mehrotra 1992, section 7)."""
     program, objective, mask = scaled.program, scaled.objective, scaled.mask
     batch, n, mi = len(status), program.n, program.num_inequalities
@@ -224,7 +208,7 @@ def _initial(options: InteriorPoint, scaled: _Scaled, status: Array) -> _State:
     kz, kw = 1.0 / stiff[:, :mi], 1.0 / stiff_w
     held = scaled.held
     factors = kkt.factorize(
-        scaled.regular, kz, jnp.where(held, HELD, kw), soft=True, shifted=False, ky=_proximal(kw.dtype)
+        scaled.regular, kz, jnp.where(held, HELD, kw), soft=True, shifted=False, ky=proximal_weight(kw.dtype)
     )
     start = jnp.where(held, program.lb, 0.0)
     pull = stiff[:, mi + n :] * scaled.e[:, mi + n :] - stiff[:, mi : mi + n] * scaled.e[:, mi : mi + n]
@@ -256,7 +240,7 @@ def _initial(options: InteriorPoint, scaled: _Scaled, status: Array) -> _State:
     )
 
 
-def _iterate(options: InteriorPoint, scaled: _Scaled, state: _State) -> _State:
+def _iterate(options: InteriorPoint, scaled: Scaled, state: _State) -> _State:
     """Judge the current point; where the sample goes on, one predictor-corrector step."""
     target = 0.0 if options.barrier is None else options.barrier
     status = jnp.where(state.status < 0, _verdict(options, scaled, state), state.status)
@@ -271,7 +255,7 @@ def _iterate(options: InteriorPoint, scaled: _Scaled, state: _State) -> _State:
         jnp.where(scaled.held, HELD, kw),
         soft=True,
         shifted=False,
-        ky=_proximal(kw.dtype),
+        ky=proximal_weight(kw.dtype),
     )
 
     def direction(product: Array) -> _Iterate:
@@ -331,7 +315,7 @@ def _constraints(program: QuadraticProgram, x: Array) -> Array:
     return jnp.concatenate([program.G.matvec(x), -x, x], axis=-1)
 
 
-def _residuals(scaled: _Scaled, point: _Iterate) -> _Residuals:
+def _residuals(scaled: Scaled, point: _Iterate) -> _Residuals:
     program = scaled.program
     n, mi = program.n, program.num_inequalities
     curvature = program.P.matvec(point.x)
@@ -346,7 +330,7 @@ def _residuals(scaled: _Scaled, point: _Iterate) -> _Residuals:
     return _Residuals(dual, equality, slack, mu, size, abs(point.x).max(-1, keepdims=True))
 
 
-def _verdict(options: InteriorPoint, scaled: _Scaled, state: _State) -> Array:
+def _verdict(options: InteriorPoint, scaled: Scaled, state: _State) -> Array:
     """OPTIMAL, a certified failure, the iteration limit, or −1 to go on."""
     program, point, r = scaled.program, state.point, state.residuals
     tolerance = options.tolerance
@@ -390,100 +374,7 @@ def _verdict(options: InteriorPoint, scaled: _Scaled, state: _State) -> Array:
     return jnp.where(optimal, int(Status.OPTIMAL), verdict)
 
 
-# ----------------------------------------------------------------------------------------------- scaling
-
-
-def _proximal(dtype: jnp.dtype) -> float:
-    return float(np.finfo(dtype).eps) ** 0.55  # 2.5e-9
-
-
-def _scale(program: QuadraticProgram) -> _Scaled:
-    """Equilibrate rows and columns of P, A, G; what is shared stays shared, P keeps its structure."""
-    P = program.P
-    A, G, curvature = abs(program.A.matrix), abs(program.G.matrix), _diagonal(P)
-
-    def root(a: Array) -> Array:
-        return jnp.where(a > 0, jax.lax.rsqrt(jnp.where(a > 0, a, 1.0)), 1.0)
-
-    def balanced(_: int, scales: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        rows, inequalities, columns = scales
-        across = columns[:, None, :]
-        a, g = A * rows[:, :, None] * across, G * inequalities[:, :, None] * across
-        size = curvature * columns * columns
-        size = jnp.maximum(size, jnp.max(a, axis=-2, initial=0.0))
-        size = jnp.maximum(size, jnp.max(g, axis=-2, initial=0.0))
-        rows = rows * root(jnp.max(a, axis=-1, initial=0.0))
-        inequalities = inequalities * root(jnp.max(g, axis=-1, initial=0.0))
-        return rows, inequalities, columns * root(size)
-
-    lanes = max(a.shape[0] for a in (A, G, curvature))
-    ones = tuple(jnp.ones((lanes, size), curvature.dtype) for size in (A.shape[1], G.shape[1], program.n))
-    rows, inequalities, columns = jax.lax.fori_loop(0, 3, balanced, ones)
-    scaled = replace(
-        program,
-        P=_scaled_operator(P, columns),
-        q=program.q * columns,
-        A=Dense(program.A.matrix * rows[:, :, None] * columns[:, None, :]),
-        b=program.b * rows,
-        G=Dense(program.G.matrix * inequalities[:, :, None] * columns[:, None, :]),
-        h=program.h * inequalities,
-        lb=program.lb / columns,
-        ub=program.ub / columns,
-    )
-    batch = program.batch_size
-    e = jnp.concatenate(
-        [jnp.broadcast_to(a, (batch, a.shape[1])) for a in (scaled.h, -scaled.lb, scaled.ub)], axis=-1
-    )
-    held = scaled.lb == scaled.ub
-    loose = jnp.zeros_like(scaled.h, bool)
-    mask = jnp.isfinite(e) & ~jnp.broadcast_to(
-        jnp.concatenate([jnp.broadcast_to(a, (batch, a.shape[1])) for a in (loose, held, held)], axis=-1),
-        e.shape,
-    )
-    count = jnp.maximum(mask.sum(-1, keepdims=True), 1)
-    largest = _diagonal(scaled.P).max(-1, keepdims=True)
-    objective = jnp.maximum(abs(scaled.q).max(-1, keepdims=True), 1e-8)
-    objective = jnp.maximum(objective, 0.0 * largest)
-    proximal = _proximal(e.dtype) * jnp.where(largest > 0, largest, objective)
-    return _Scaled(
-        program=scaled,
-        regular=replace(scaled, P=_shifted_operator(scaled.P, proximal)),
-        e=jnp.where(mask, e, 0.0),
-        mask=mask,
-        held=held,
-        weight=1.0 / count.astype(e.dtype),
-        objective=jnp.broadcast_to(objective, (batch, 1)),
-        rows=rows,
-        inequalities=inequalities,
-        columns=columns,
-    )
-
-
-def _diagonal(P: Operator) -> Array:
-    if isinstance(P, Dense):
-        return jnp.diagonal(P.matrix, axis1=-2, axis2=-1)
-    if isinstance(P, LowRank):
-        return P.diagonal + (P.weight[:, :, None] * P.factor**2).sum(-2)
-    return P.diagonal
-
-
-def _scaled_operator(P: Operator, d: Array) -> Operator:
-    if isinstance(P, Dense):
-        return Dense(P.matrix * d[:, :, None] * d[:, None, :])
-    if isinstance(P, LowRank):
-        return LowRank(P.diagonal * d * d, P.factor * d[:, None, :], P.weight)
-    return Diagonal(P.diagonal * d * d)
-
-
-def _shifted_operator(P: Operator, shift: Array) -> Operator:
-    if isinstance(P, Dense):
-        return Dense(P.matrix + shift[:, :, None] * jnp.eye(P.shape[0], dtype=shift.dtype))
-    if isinstance(P, LowRank):
-        return LowRank(P.diagonal + shift, P.factor, P.weight)
-    return Diagonal(P.diagonal + shift)
-
-
-def _unscale(scaled: _Scaled, state: _State, barrier: bool) -> RawResult:
+def _unscale(scaled: Scaled, state: _State, barrier: bool) -> RawResult:
     program, point, r = scaled.program, state.point, state.residuals
     n, mi = program.n, program.num_inequalities
     # A constraint is active where its multiplier beats its slack, each in the units of its problem.
