@@ -21,6 +21,7 @@ curvature, a contradiction) is solved by K⁺ explicitly.
 Arrays are NumPy (computed at once, on the active rows only) or JAX (traceable, static shapes).
 """
 
+from decigrad.kkt.cholesky import after as after
 from decigrad.kkt.elimination import Factors as Factors
 from decigrad.kkt.elimination import factorize as factorize
 from decigrad.kkt.solution import solve as solve

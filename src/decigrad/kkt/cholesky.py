@@ -1,4 +1,9 @@
-"""Batched Cholesky factors that say how close to singular a matrix is, and never raise."""
+"""Batched Cholesky factors that say how close to singular a matrix is, and never raise.
+
+On the CPU, JAX splits a batched LAPACK call over XLA's threads and waits for them *on* one of these threads:
+as many calls at once as there are threads, and all of them wait for good (jaxlib 0.10 on two cores, within
+fifty solves). So no two of them may be independent in a compiled program; `after` puts one behind the other.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +42,14 @@ def cholesky(matrix: Array, shift: float = 0.0) -> tuple[Callable[[Array], Array
             scaled = scaled + shift * np.eye(m, dtype=matrix.dtype)
         solve, pivot = _cholesky_lapack(scaled) if xp is np else _cholesky_xla(scaled)
     return lambda rows: d[:, None, :] * solve(d[:, None, :] * rows), pivot
+
+
+def after(value: Array, token: Array) -> Array:
+    """`value`, computed when `token` is there: a dependence that the compiler does not see through."""
+    if namespace(value, token) is np:
+        return value
+    never = jnp.isfinite(token.astype(value.dtype)).sum() < 0
+    return jnp.where(never, jnp.zeros((), value.dtype), value)
 
 
 def _cholesky_unrolled(
@@ -104,6 +117,7 @@ def _cholesky_xla(matrix: Array) -> tuple[Callable[[Array], Array], Array]:
         # One triangular solution with the identity, then products: a triangular solution is a call to LAPACK.
         identity = jnp.broadcast_to(jnp.eye(m, dtype=matrix.dtype), matrix.shape)
         inverse = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
+        pivot = after(pivot, inverse)
         return lambda rows: product(product(rows, inverse.swapaxes(-1, -2)), inverse), pivot
 
     def triangular(rows: Array, transpose: bool) -> Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decigrad.kkt.cholesky import UNROLLED, cholesky
+from decigrad.kkt.cholesky import UNROLLED, after, cholesky
 from decigrad.kkt.system import (
     Tolerances,
     dense_of,
@@ -290,7 +290,7 @@ def _schur(
     factor, pivot = cholesky(_on_active(S, kc, choice), tolerances_of(kc.dtype).shift if shifted else 0.0)
 
     def solve(r1: Array, r2: Array) -> tuple[Array, Array]:
-        u = inverse.apply(r1)
+        u = inverse.apply(after(r1, pivot))
         if choice.active.shape[1] == 0:
             return u, xp.zeros_like(r2)
         t = times(Dense(C), u)
@@ -326,7 +326,7 @@ def _null_part(
     ratio = xp.diagonal(force, axis1=-2, axis2=-1) / xp.diagonal(metric, axis1=-2, axis2=-1)
     largest = xp.where(choice.active, ratio, 0.0).max(-1, initial=0.0)
     epsilon = tolerances_of(kc.dtype).shift * xp.where(largest > 0, largest, 1.0)[:, None, None]
-    factor, _ = cholesky(force + epsilon * metric)
+    factor, _ = cholesky(after(force + epsilon * metric, multipliers))
 
     def penalized(t: Array) -> Array:
         return factor(xp.where(choice.active[:, None, :], epsilon * t, 0.0))

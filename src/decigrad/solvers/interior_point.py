@@ -16,7 +16,7 @@ doi:10.1007/s12532-012-0035-2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -27,9 +27,6 @@ import numpy as np
 from decigrad import kkt
 from decigrad.program import (
     Array,
-    Diagonal,
-    LowRank,
-    Operator,
     QuadraticProgram,
     RawResult,
     Solver,
@@ -39,6 +36,7 @@ from decigrad.solvers.daqp import DAQP
 from decigrad.solvers.equilibration import Scaled, proximal_weight, scale
 from decigrad.solvers.highs import HiGHS
 from decigrad.solvers.polish import polish
+from decigrad.solvers.presolve import presolved_status
 
 HELD = 1e-25  # compliance of a variable with lb = ub
 
@@ -132,14 +130,15 @@ class _State(NamedTuple):
 @partial(jax.jit, static_argnums=0)
 def _solve(options: InteriorPoint, program: QuadraticProgram) -> RawResult:
     batch = program.batch_size
-    scaled = scale(program)
-    state = _initial(options, scaled, _presolve_status(program, batch))
+    presolved = presolved_status(program, batch)
+    scaled = scale(_after(program, presolved))
+    state = _initial(options, scaled, presolved)
     state = jax.lax.while_loop(
         lambda state: (state.status < 0).any(), partial(_iterate, options, scaled), state
     )
     result = _unscale(scaled, state, options.barrier is not None)
     if options.polish and options.barrier is None:
-        polished, verified = polish(program, result)
+        polished, verified = polish(_after(program, state.status), result)
         # What the iteration could not bring to tolerance may still have shown its active set.
         unsure = (result.status == int(Status.ITERATION_LIMIT)) | (
             result.status == int(Status.NUMERICAL_ERROR)
@@ -164,39 +163,9 @@ def _solve(options: InteriorPoint, program: QuadraticProgram) -> RawResult:
     )
 
 
-def _presolve_status(program: QuadraticProgram, batch: int) -> Array:
-    """Status of samples that need no iteration, −1 for the others."""
-
-    def every(a: Array) -> Array:
-        return a.reshape(a.shape[0], -1).all(-1)
-
-    finite = [
-        every(jnp.isfinite(leaf))
-        for leaf in jax.tree_util.tree_leaves(
-            (program.P, program.q, program.r, program.A, program.b, program.G)
-        )
-    ]
-    bounds = [every(program.h > -jnp.inf), every(program.lb < jnp.inf), every(program.ub > -jnp.inf)]
-    valid = jnp.ones(batch, bool)
-    for condition in finite + bounds:
-        valid = valid & condition
-    crossed = ~every(program.lb <= program.ub)
-    status = jnp.where(crossed, int(Status.PRIMAL_INFEASIBLE), -1)
-    if not program.linear:
-        status = jnp.where(_nonconvex(program.P), int(Status.NONCONVEX), status)
-    return jnp.where(valid, status, int(Status.INVALID_DATA)).astype(jnp.int32)
-
-
-def _nonconvex(P: Operator) -> Array:
-    if isinstance(P, Diagonal):
-        return (P.diagonal < 0).any(-1)
-    if isinstance(P, LowRank):
-        return (P.diagonal < 0).any(-1) | (P.weight < 0).any(-1)
-    diagonal = jnp.diagonal(P.matrix, axis1=-2, axis2=-1)
-    d = 1.0 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
-    shift = 100 * float(np.finfo(diagonal.dtype).eps) ** 0.75 * jnp.eye(P.shape[0], dtype=diagonal.dtype)
-    factor = jnp.linalg.cholesky(P.matrix * d[:, :, None] * d[:, None, :] + shift)
-    return jnp.isnan(factor).any((-1, -2))
+def _after(program: QuadraticProgram, token: Array) -> QuadraticProgram:
+    """The program, its curvature not factored before `token` is there (see `kkt.cholesky`)."""
+    return replace(program, P=jax.tree_util.tree_map(lambda leaf: kkt.after(leaf, token), program.P))
 
 
 def _initial(options: InteriorPoint, scaled: Scaled, status: Array) -> _State:
