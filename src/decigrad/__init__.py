@@ -9,6 +9,7 @@ from decigrad.modeling import *  # noqa: F403
 
 if TYPE_CHECKING:
     from decigrad import losses as losses
+    from decigrad import oracles as oracles
     from decigrad import problems as problems
     from decigrad import solvers as solvers
     from decigrad.data import Dataset as Dataset
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from decigrad.gradients import KKT as KKT
     from decigrad.gradients import Smoothed as Smoothed
     from decigrad.layer import DecisionLayer as DecisionLayer
+    from decigrad.oracles import Oracle as Oracle
     from decigrad.predictors import MLP as MLP
     from decigrad.predictors import Linear as Linear
     from decigrad.program import Status as Status
@@ -36,6 +38,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "losses": "decigrad.losses",
+    "oracles": "decigrad.oracles",
+    "Oracle": "decigrad.oracles",
     "problems": "decigrad.problems",
     "solvers": "decigrad.solvers",
     "Dataset": "decigrad.data",

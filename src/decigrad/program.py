@@ -46,6 +46,8 @@ class Status(enum.IntEnum):
     TIME_LIMIT = 5
     NUMERICAL_ERROR = 6
     INVALID_DATA = 7
+    ORACLE_ERROR = 8
+    INFEASIBLE_POINT = 9
 
     @property
     def advice(self) -> str:
@@ -62,6 +64,8 @@ _ADVICE = {
     Status.TIME_LIMIT: "raise `time_limit`; the decision is the best point found so far",
     Status.NUMERICAL_ERROR: "badly scaled or nearly degenerate data; rescale, or choose another solver",
     Status.INVALID_DATA: "the program's data contain NaN or infinite values",
+    Status.ORACLE_ERROR: "the oracle raised an exception on this sample; call it on its costs to see it",
+    Status.INFEASIBLE_POINT: "the oracle's answer violates the model's constraints: correct one of the two",
 }
 
 

@@ -1,0 +1,167 @@
+"""What an oracle is: a solver of one linear problem, cost batch in, solution batch out.
+
+An oracle minimizes qᵀx over a set that it knows: by a dynamic program, a sort, an enumeration, a function of
+the user's. It is a `Solver`, so `DecisionLayer(model, solver=oracle)` decides with it, and every loss, metric
+and report works as with any other solver. Where the model states constraints too, each answer is checked
+against them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from decigrad.errors import ModelError
+from decigrad.program import Array, QuadraticProgram, RawResult, Status, namespace
+
+FEASIBILITY = 1e-6
+"""Largest violation of a stated constraint, relative to its right-hand side and to x, in an answer."""
+
+
+class LinearOracle(ABC):
+    """An exact minimizer of qᵀx over a set: costs q [B, n] -> solutions x [B, n].
+
+    A subclass is a value (hashable, equal when it decides alike: a frozen dataclass) with a `name` and a
+    method `minimize`. `host` says whether that takes and returns NumPy arrays, or else is a JAX function.
+
+    Where several solutions are optimal the one that is returned depends on the costs of that sample alone.
+    """
+
+    name: ClassVar[str]
+    host: ClassVar[bool] = False
+    vertex: ClassVar[bool] = True
+    """The decision is a vertex, so its derivative in the cost is zero almost everywhere."""
+
+    @abstractmethod
+    def minimize(self, cost: Array, program: QuadraticProgram) -> Array:
+        """Solutions [B, n] for costs [B, n]; NaN in a sample that has none.
+
+        `program` is the batched program that the costs come from, for oracles that read instance data (a
+        capacity that differs by sample) in its constraints.
+        """
+
+    def size(self) -> int | None:
+        """Number of variables n, or None where the oracle takes any."""
+        return None
+
+    def refuses(self, program: QuadraticProgram) -> str | None:
+        """Why this class of programs is not for the oracle, or None."""
+        if not program.linear:
+            return "an oracle minimizes a linear objective; this one has curvature"
+        if self.size() not in (None, program.n):
+            return f"the oracle has {self.size()} variables, the model {program.n}"
+        return None
+
+    def __call__(self, program: QuadraticProgram) -> RawResult:
+        """Solve a batched program."""
+        xp = np if self.host else namespace(program.q, np.zeros(0))
+        batch = program.batch_size
+        known = xp.isfinite(program.q).all(-1)
+        cost = xp.where(known[:, None], program.q, 0.0)
+        x = self.minimize(xp.broadcast_to(cost, (batch, program.n)), program)
+        return answered(program, x, xp.broadcast_to(known, (batch,)))
+
+
+def answered(program: QuadraticProgram, x: Array, known: Array, failed: Array = False) -> RawResult:
+    """The raw result of solutions x [B, n]: without multipliers, checked against what the program states.
+
+    `known` [B]: the costs were finite. `failed` [B]: the oracle raised there.
+    """
+    xp = namespace(x, program.q)
+    batch, n = x.shape
+    me, mi = program.num_equalities, program.num_inequalities
+    solved = xp.isfinite(x).all(-1)
+    safe = xp.where(solved[:, None], x, 0.0)
+    size = 1.0 + abs(safe).max(-1, keepdims=True)
+    off = xp.maximum(program.lb - safe, safe - program.ub).max(-1)
+    if me:
+        gap = abs(program.A.matvec(safe) - program.b) / (1.0 + abs(program.b))
+        off = xp.maximum(off, gap.max(-1))
+    if mi:
+        bound = xp.where(xp.isfinite(program.h), program.h, 0.0)
+        gap = (program.G.matvec(safe) - program.h) / (1.0 + abs(bound))
+        off = xp.maximum(off, gap.max(-1))
+    status = xp.where(off <= FEASIBILITY * size[:, 0], int(Status.OPTIMAL), int(Status.INFEASIBLE_POINT))
+    status = xp.where(solved, status, int(Status.PRIMAL_INFEASIBLE))
+    status = xp.where(failed, int(Status.ORACLE_ERROR), status)
+    status = xp.where(known, status, int(Status.INVALID_DATA)).astype(np.int32)
+
+    def none(width: int, kind: Any = x.dtype) -> Array:
+        return xp.zeros((batch, width), kind)
+
+    return RawResult(
+        x=xp.where((status == int(Status.OPTIMAL))[:, None], x, xp.nan),
+        y=none(me), z=none(mi), w=none(n), active=none(mi, bool), fixed=none(n, np.int8),
+        status=status, iterations=xp.zeros(batch, np.int32),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Oracle(LinearOracle):
+    """A function of yours as an oracle: `function(costs [B, n]) -> solutions [B, n]`.
+
+    Args:
+        function: minimizes costsᵀx for each row. With `jax=True` a JAX function, traced and compiled; else
+            any Python function on NumPy arrays.
+        jax: see above.
+        batched: False for a function of one cost vector [n]; it is called sample by sample.
+
+    An exception in a batch is looked for sample by sample: those that raise get `Status.ORACLE_ERROR`, the
+    others their answer. Oracles are equal when their functions are the same object.
+    """
+
+    function: Callable[[Any], Any]
+    jax: bool = False
+    batched: bool = True
+    name: str = field(default="oracle", compare=False)  # type: ignore[misc]
+
+    @property
+    def host(self) -> bool:  # type: ignore[override]
+        """Whether it runs on the host."""
+        return not self.jax
+
+    def minimize(self, cost: Array, program: QuadraticProgram) -> Array:
+        """The function's answer, as given."""
+        if self.jax and not self.batched:
+            import jax
+
+            return jax.vmap(self.function)(cost)
+        if self.jax:
+            return self.function(cost)
+        answer = self.function(np.array(cost)) if self.batched else [self.function(np.array(c)) for c in cost]
+        found = np.asarray(answer, np.float64)
+        if found.shape != cost.shape:
+            raise ModelError(f"an oracle must return solutions of shape {cost.shape}, got {found.shape}")
+        return found
+
+    def __call__(self, program: QuadraticProgram) -> RawResult:
+        """Solve a batched program; an exception is laid at the sample that raises it."""
+        if self.jax:
+            return super().__call__(program)
+        program = program.numpy()
+        batch = program.batch_size
+        known = np.broadcast_to(np.isfinite(program.q).all(-1), (batch,))
+        cost = np.broadcast_to(np.where(known[:, None], program.q, 0.0), (batch, program.n))
+        failed = np.zeros(batch, bool)
+        try:
+            x = self.minimize(cost, program)
+        except ModelError:
+            raise
+        except ARBITRARY:
+            x = np.full((batch, program.n), np.nan)
+            for i in range(batch):
+                try:
+                    x[i] = self.minimize(cost[i : i + 1], program.sample(i))[0]
+                except ARBITRARY:
+                    failed[i] = True
+            if failed.all():
+                raise
+        return answered(program, x, known, failed)
+
+
+ARBITRARY = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, OSError, AssertionError)
+"""What a user's function may raise on one sample; the first is raised again when all samples do."""
