@@ -107,6 +107,7 @@ class DecisionLayer:
         self.parameters = dict(model.parameters)
         self.gradient = gradient
         self.throw = throw
+        self._asked = solver
         self.sign = 1.0 if model.sense == "minimize" else -1.0
         assert model.objective is not None
         self._objective = model.objective
@@ -139,7 +140,7 @@ class DecisionLayer:
         """The layer that decides without smoothing; itself if its gradient leaves the decision unchanged."""
         if not self.gradient.changes_forward:
             return self
-        return DecisionLayer(self.model, self.predicts, throw=self.throw)
+        return DecisionLayer(self.model, self.predicts, self._asked, throw=self.throw)
 
     # -------------------------------------------------------------------------------------------- calls
 

@@ -58,11 +58,12 @@ class Static:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Context:
-    """Arrays that a fit holds fixed: the data, the predictor's untrained arrays, the targets' spread."""
+    """Arrays that a fit holds fixed: data, the predictor's untrained arrays, spread of the targets, pool."""
 
     data: Batch
     arrays: Any
     spread: dict[str, Any]
+    pool: Any = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class Recipe:
 
     # -------------------------------------------------------------------------------------- shared parts
 
-    def gather(self, context: Context, index: Any, mask: Any) -> Batch:
+    def gather(self, context: Context, index: Any, mask: Any, key: Any) -> Batch:
         batch = jax.tree_util.tree_map(lambda a: a[index], context.data)
-        return replace(batch, weight=batch.weight * mask)
+        return replace(batch, weight=batch.weight * mask, spread=context.spread, pool=context.pool, key=key)
 
     def predict(self, context: Context, weights: Any, features: Any) -> dict[str, Any]:
         """[L] weights and features [L, B, ...] to predictions [L, B, *shape]."""
@@ -119,13 +120,17 @@ class Recipe:
 
     # ----------------------------------------------------------------------------------- device solvers
 
-    def _answers(self, layer: DecisionLayer, predicted: dict[str, Any], batch: Batch) -> tuple[Any, Any]:
+    def _answers(
+        self, loss: Loss, layer: DecisionLayer, predicted: dict[str, Any], batch: Batch
+    ) -> tuple[Any, Any]:
         """Decisions for every query inside the trace (zeros where failed), and where all were solved."""
+        if not loss.through:
+            predicted = jax.lax.stop_gradient(predicted)
         answers, ok = {}, jnp.ones(batch.weight.shape, bool)
-        for label, query in self.loss.queries(layer, predicted, batch).items():
+        for label, query in loss.queries(layer, predicted, batch).items():
             decisions, status = layer.traced(query)
             solved = status == 0
-            ok = ok & solved
+            ok = ok & solved.reshape(-1, *ok.shape).all(0)
             answers[label] = {
                 name: jnp.where(solved.reshape(solved.shape + (1,) * (x.ndim - solved.ndim)), x, 0.0)
                 for name, x in decisions.items()
@@ -133,13 +138,21 @@ class Recipe:
         return answers, ok
 
     def epoch(
-        self, context: Context, weights: Any, state: Any, anchor: Any, pull: Any, index: Any, mask: Any
+        self,
+        context: Context,
+        weights: Any,
+        state: Any,
+        anchor: Any,
+        pull: Any,
+        index: Any,
+        mask: Any,
+        keys: Any,
     ) -> tuple[Any, Any, Any, Any]:
         """All steps of one epoch, inside one trace."""
 
         def objective(weights: Any, batch: Batch) -> Any:
             predicted = self.predict(context, weights, batch.features)
-            answers, ok = self._answers(self.layer, predicted, batch)
+            answers, ok = self._answers(self.loss, self.layer, predicted, batch)
             return self._total(context, predicted, answers, ok, batch, anchor, pull)
 
         def step(carry: Any, at: Any) -> Any:
@@ -148,23 +161,45 @@ class Recipe:
             (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights, batch)
             return self._stepped(weights, state, gradient), record
 
-        (weights, state), (loss, failed) = jax.lax.scan(step, (weights, state), (index, mask))
+        (weights, state), (loss, failed) = jax.lax.scan(step, (weights, state), (index, mask, keys))
         return weights, state, loss.mean(0), failed.sum(0)
 
-    def judge(self, context: Context, weights: Any, index: Any) -> tuple[Any, Any]:
-        """The loss by lane and sample, and where it was solved."""
-        batch = self.gather(context, index, jnp.ones(index.shape))
+    def judge(self, context: Context, weights: Any, index: Any, key: Any, loss: Loss) -> tuple[Any, Any]:
+        """A loss by lane and sample, and where it was solved."""
+        batch = self.gather(context, index, jnp.ones(index.shape), key)
         predicted = self.predict(context, weights, batch.features)
-        answers, ok = self._answers(self.judging, predicted, batch)
-        return self.loss.value(self.judging, predicted, answers, batch), ok
+        answers, ok = self._answers(loss, self.judging, predicted, batch)
+        return loss.value(self.judging, predicted, answers, batch), ok
 
     # ------------------------------------------------------------------------------------- host solvers
 
-    def ask(self, context: Context, weights: Any, index: Any, mask: Any) -> tuple[Any, Batch, Any]:
-        """Predictions, their batch, and the queries to solve."""
-        batch = self.gather(context, index, mask)
+    def ask(
+        self, context: Context, weights: Any, index: Any, mask: Any, key: Any, loss: Loss
+    ) -> tuple[Any, Batch, Any]:
+        """Predictions, their batch, and a loss's queries to solve."""
+        batch = self.gather(context, index, mask, key)
         predicted = self.predict(context, weights, batch.features)
-        return predicted, batch, self.loss.queries(self.layer, predicted, batch)
+        return predicted, batch, loss.queries(self.layer, predicted, batch)
+
+    def descend(
+        self,
+        context: Context,
+        weights: Any,
+        state: Any,
+        answers: Any,
+        ok: Any,
+        batch: Batch,
+        anchor: Any,
+        pull: Any,
+    ) -> tuple[Any, Any, Any]:
+        """One step of a loss that takes the answers as constants."""
+
+        def objective(weights: Any) -> Any:
+            predicted = self.predict(context, weights, batch.features)
+            return self._total(context, predicted, answers, ok, batch, anchor, pull)
+
+        (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights)
+        return *self._stepped(weights, state, gradient), record
 
     def cotangents(
         self, context: Context, predicted: Any, answers: Any, ok: Any, batch: Batch, anchor: Any, pull: Any
@@ -196,18 +231,19 @@ class Recipe:
 
         return self.layer.over_batch(query, one, multiplier, raw, coupling).sum()
 
-    def score(self, predicted: Any, answers: Any, batch: Batch) -> Any:
-        """The loss by lane and sample at given decisions."""
-        return self.loss.value(self.judging, predicted, answers, batch)
+    def score(self, predicted: Any, answers: Any, batch: Batch, loss: Loss) -> Any:
+        """A loss by lane and sample at given decisions."""
+        return loss.value(self.judging, predicted, answers, batch)
 
 
-def _compiled(method: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(method, static_argnums=0)
+def _compiled(method: Callable[..., Any], *static: str) -> Callable[..., Any]:
+    return jax.jit(method, static_argnums=0, static_argnames=static)
 
 
 epoch = _compiled(Recipe.epoch)
-judge = _compiled(Recipe.judge)
-ask = _compiled(Recipe.ask)
+judge = _compiled(Recipe.judge, "loss")
+ask = _compiled(Recipe.ask, "loss")
 cotangents = _compiled(Recipe.cotangents)
+descend = _compiled(Recipe.descend)
 update = _compiled(Recipe.update)
-score = _compiled(Recipe.score)
+score = _compiled(Recipe.score, "loss")

@@ -59,8 +59,10 @@ class Trainer:
         data: Dataset,
         optimizer: optax.GradientTransformation,
         batch_size: int,
+        seed: int = 0,
     ) -> None:
         self.layer, self.loss, self.data = layer, loss, data
+        self.key, self.epochs = jax.random.PRNGKey(seed), 0
         self.optimizer, self.batch_size = optimizer, batch_size
         trained, arrays, static = steps.Static.split(predictor)
         if not jax.tree_util.tree_leaves(trained):
@@ -71,8 +73,9 @@ class Trainer:
         self.recipe = steps.Recipe(layer, layer.exact, loss, optimizer, outputs_of(layer), static)
         spread = {name: data.targets[name].std(axis=0) for name in layer.predicts}
         spread = {name: jnp.asarray(np.where(s > 0, s, 1.0)) for name, s in spread.items()}
+        labelled = self._labelled(data)
         self.context = steps.Context(
-            self._labelled(data), jax.tree_util.tree_map(jnp.asarray, arrays), spread
+            labelled, jax.tree_util.tree_map(jnp.asarray, arrays), spread, self._pool(labelled)
         )
         self.host = loss.decides and layer.solver.host
 
@@ -96,6 +99,14 @@ class Trainer:
         parts = (np.arange(len(data)), data.features, data.targets, data.known, optimal, value, data.weights)
         return jax.tree_util.tree_map(jnp.asarray, Batch(*parts))
 
+    def _pool(self, data: Batch) -> dict[str, Any] | None:
+        """The distinct optimal decisions of the data, for losses that rank known decisions."""
+        if not getattr(self.loss, "pools", False):
+            return None
+        flat = np.concatenate([np.asarray(x).reshape(len(x), -1) for x in data.optimal.values()], axis=1)
+        first = np.unique(flat.round(9), axis=0, return_index=True)[1]
+        return {name: x[np.sort(first)] for name, x in data.optimal.items()}
+
     def lanes(
         self, predictors: list[Any], parts: list[np.ndarray], weights: np.ndarray, unit: np.ndarray
     ) -> Lanes:
@@ -116,14 +127,24 @@ class Trainer:
     def epoch(self, lanes: Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
         """One pass over every lane's samples, in place; mean loss and number of failed samples by lane."""
         index, mask = self._batches(lanes, rng)
+        keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), len(index))
+        self.epochs += 1
         if self.loss.decides:
-            self.calls += int(mask.sum())
+            self.calls += int(mask.sum()) * getattr(self.loss, "solves", 1)
         if self.host:
-            records = [self._host_step(lanes, i, m) for i, m in zip(index, mask, strict=True)]
+            records = [self._host_step(lanes, i, m, k) for i, m, k in zip(index, mask, keys, strict=True)]
             loss, failed = np.mean([r[0] for r in records], axis=0), np.sum([r[1] for r in records], axis=0)
         else:
             lanes.weights, lanes.state, loss, failed = steps.epoch(
-                self.recipe, self.context, lanes.weights, lanes.state, lanes.anchor, lanes.pull, index, mask
+                self.recipe,
+                self.context,
+                lanes.weights,
+                lanes.state,
+                lanes.anchor,
+                lanes.pull,
+                index,
+                mask,
+                keys,
             )
             loss, failed = np.asarray(loss), np.asarray(failed)
         if not np.isfinite(loss).all():
@@ -149,17 +170,26 @@ class Trainer:
         solutions = {label: layer.solve(query, throw=False) for label, query in queries.items()}
         ok = np.ones(shape, bool)
         for solved in solutions.values():
-            ok &= solved.ok
+            ok &= solved.ok.reshape(-1, *shape).all(0)
         answers = {
             label: {name: np.nan_to_num(x) for name, x in solved.x.items()}
             for label, solved in solutions.items()
         }
         return solutions, answers, ok
 
-    def _host_step(self, lanes: Lanes, index: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _host_step(
+        self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
         recipe, context = self.recipe, self.context
-        predicted, batch, queries = steps.ask(recipe, context, lanes.weights, index, mask)
+        predicted, batch, queries = steps.ask(
+            recipe, context, lanes.weights, index, mask, key, loss=self.loss
+        )
         solutions, answers, ok = self._solved(self.layer, queries, index.shape)
+        if not self.loss.through:
+            lanes.weights, lanes.state, record = steps.descend(
+                recipe, context, lanes.weights, lanes.state, answers, ok, batch, lanes.anchor, lanes.pull
+            )
+            return np.asarray(record[0]), np.asarray(record[1])
         (direct, through), record = steps.cotangents(
             recipe, context, predicted, answers, ok, batch, lanes.anchor, lanes.pull
         )
@@ -177,19 +207,20 @@ class Trainer:
         return np.asarray(record[0]), np.asarray(record[1])
 
     def judge(self, lanes: Lanes, parts: list[np.ndarray]) -> Judged:
-        """The loss of every lane on its part of the data; a failed sample counts as the worst seen."""
+        """The loss's metric for every lane on its part of the data; a failed sample counts as the worst."""
+        loss = self.loss.metric
         index, mask = _padded(parts)
         width = max(1, min(index.shape[1], CHUNK // len(parts)))
         values, goods = [], []
         for start in range(0, index.shape[1], width):
             columns = np.arange(start, start + width)
             block = index[:, np.minimum(columns, index.shape[1] - 1)]
-            value, ok = self._judge_block(lanes.weights, block)
+            value, ok = self._judge_block(lanes.weights, block, loss)
             kept = int((columns < index.shape[1]).sum())
             values.append(np.asarray(value)[:, :kept])
             goods.append(np.asarray(ok)[:, :kept])
-        if self.loss.decides:
-            self.calls += int(mask.sum())
+        if loss.decides:
+            self.calls += int(mask.sum()) * getattr(loss, "solves", 1)
         value, good = np.concatenate(values, axis=1), np.concatenate(goods, axis=1)
         value = np.where(good, value, np.where(good, value, -np.inf).max(initial=0.0))
         lists = [value[i, : part.size] for i, part in enumerate(parts)]
@@ -197,12 +228,15 @@ class Trainer:
         mean = np.array([np.average(v, weights=w) for v, w in zip(lists, weights, strict=True)])
         return Judged(mean, lists, weights)
 
-    def _judge_block(self, weights: Any, block: np.ndarray) -> tuple[Any, Any]:
-        if not (self.recipe.judging.solver.host and self.loss.decides):
-            return steps.judge(self.recipe, self.context, weights, block)
-        predicted, batch, queries = steps.ask(self.recipe, self.context, weights, block, np.ones(block.shape))
+    def _judge_block(self, weights: Any, block: np.ndarray, loss: Loss) -> tuple[Any, Any]:
+        key = jax.random.PRNGKey(0)
+        if not (self.recipe.judging.solver.host and loss.decides):
+            return steps.judge(self.recipe, self.context, weights, block, key, loss=loss)
+        predicted, batch, queries = steps.ask(
+            self.recipe, self.context, weights, block, np.ones(block.shape), key, loss=loss
+        )
         _, answers, ok = self._solved(self.recipe.judging, queries, block.shape)
-        return steps.score(self.recipe, predicted, answers, batch), ok
+        return steps.score(self.recipe, predicted, answers, batch, loss=loss), ok
 
 
 def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -155,10 +155,11 @@ def fit(
     if not (selection is None or isinstance(selection, CrossValidation | HoldOut)):
         raise ModelError(f"selection must be CrossValidation(), HoldOut() or None, got {selection!r}")
     rng = np.random.default_rng(seed) if isinstance(seed, int | np.integer) else seed
-    start = initialized(predictor, layer, data, int(seed) if isinstance(seed, int | np.integer) else 0)
+    start = initialized(predictor, layer, data, _integer(seed))
     with float64():
         bar = Progress(progress)
-        trainer = Trainer(start, layer, loss, data, optimizer or steps.adam(learning_rate), batch_size)
+        adam = optimizer or steps.adam(learning_rate)
+        trainer = Trainer(start, layer, loss, data, adam, batch_size, _integer(seed))
         run = _Run(trainer, rng, epochs, bar, validation)
         try:
             with bar:
@@ -166,6 +167,11 @@ def fit(
         except KeyboardInterrupt:
             result = run.rescued()
     return replace(result, seconds=time.perf_counter() - started, solver_calls=run.calls)
+
+
+def _integer(seed: Any) -> int:
+    """The seed of what NumPy does not draw; a generator in place of a seed leaves that at 0."""
+    return int(seed) if isinstance(seed, int | np.integer) else 0
 
 
 # -------------------------------------------------------------------------------------------------- the run
@@ -243,9 +249,8 @@ class _Run:
         self.best = self.anchor
         if np.isinf(weight) or epochs == 0:
             return FitResult(self.anchor, self.anchor, self.history, chosen, 0.0, 0)
-        unit = trainer.judge(
-            trainer.lanes([self.anchor], [everything], np.zeros(1), np.zeros(1)), [everything]
-        )
+        first = trainer.lanes([self.anchor], [everything], np.zeros(1), np.zeros(1))
+        unit = trainer.judge(first, [everything])
         lanes = trainer.lanes([self.anchor], [everything], np.array([weight]), unit.mean)
         for _ in self.bar.track(range(epochs), "training"):
             self._record(trainer.epoch(lanes, self.rng), 0)

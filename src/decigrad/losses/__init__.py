@@ -1,7 +1,16 @@
-"""Losses: of the decision (`Regret`), of the prediction (`LeastSquares`, `MSE`)."""
+"""Losses: of the decision (`Regret`), surrogates of regret, of the prediction (`LeastSquares`, `MSE`)."""
 
+from decigrad.losses.contrastive import MAP as MAP
+from decigrad.losses.contrastive import NCE as NCE
+from decigrad.losses.contrastive import ListwiseRank as ListwiseRank
+from decigrad.losses.contrastive import PairwiseRank as PairwiseRank
+from decigrad.losses.contrastive import PointwiseRank as PointwiseRank
 from decigrad.losses.decision import Regret as Regret
+from decigrad.losses.perturbed import PerturbedFenchelYoung as PerturbedFenchelYoung
+from decigrad.losses.perturbed import ScoreFunction as ScoreFunction
 from decigrad.losses.prediction import MSE as MSE
 from decigrad.losses.prediction import LeastSquares as LeastSquares
 from decigrad.losses.protocol import Batch as Batch
 from decigrad.losses.protocol import Loss as Loss
+from decigrad.losses.surrogate import PerturbationGradient as PerturbationGradient
+from decigrad.losses.surrogate import SPOPlus as SPOPlus

@@ -35,6 +35,12 @@ class Regret:
 
     cost: Expression | Callable[[dict[str, Any], dict[str, Any]], Any] | None = None
     decides = True
+    through = True
+
+    @property
+    def metric(self) -> Regret:
+        """Itself."""
+        return self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Regret) and self.cost is other.cost

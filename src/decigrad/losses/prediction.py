@@ -20,6 +20,12 @@ class MSE:
     """
 
     decides = False
+    through = False
+
+    @property
+    def metric(self) -> MSE:
+        """Itself."""
+        return self
 
     def check(self, layer: DecisionLayer) -> None:
         return None

@@ -24,7 +24,9 @@ Parameters = Mapping[str, Any]
 class Batch:
     """Samples with any leading axes [...]: positions in the data, truth, labels and weights.
 
-    `optimal` are the decisions under the true parameters, `optimal_value` their objective.
+    `optimal` are the decisions under the true parameters, `optimal_value` their objective. `spread` are the
+    standard deviations of the training targets by entry, `pool` known decisions [K, *shape] by variable,
+    `key` the randomness of this step; they have no sample axes.
     """
 
     index: Any
@@ -34,6 +36,9 @@ class Batch:
     optimal: dict[str, Any]
     optimal_value: Any
     weight: Any
+    spread: Any = None
+    pool: Any = None
+    key: Any = None
 
     @property
     def truth(self) -> dict[str, Any]:
@@ -46,6 +51,13 @@ class Loss(Protocol):
 
     decides: bool
     """Whether it needs decisions; without, it is a prediction loss."""
+    through: bool
+    """Whether its gradient goes through the decisions; else the answers to its queries count as constants."""
+
+    @property
+    def metric(self) -> Loss:
+        """The loss by which predictors trained with this one are selected."""
+        ...
 
     def check(self, layer: DecisionLayer) -> None:
         """Refuse a layer that the loss cannot judge."""

@@ -1,0 +1,152 @@
+"""Losses that compare the optimal decision with a pool of known decisions: contrastive and learning to rank.
+
+No solver runs during training: the pool S is the set of distinct optimal decisions of the training data (see
+`Batch.pool`). f(x; c) = cᵀg(x) + h(x) is the objective, to be minimized, and x* the optimal decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from decigrad.errors import ModelError
+from decigrad.losses.protocol import Batch, Parameters
+from decigrad.losses.surrogate import Surrogate, cost_of
+
+if TYPE_CHECKING:
+    from decigrad.layer import DecisionLayer
+
+
+class Pooled(Surrogate):
+    """What losses on a pool share."""
+
+    pools = True
+    solves = 0
+
+    def queries(self, layer: DecisionLayer, predicted: Parameters, batch: Batch) -> dict[str, Any]:
+        """None: the pool is known."""
+        return {}
+
+
+def _on_pool(layer: DecisionLayer, batch: Batch, parameters: Parameters) -> Any:
+    """f of every decision in the pool, [K, *batch]."""
+    lead = batch.weight.ndim
+    pool = {name: x.reshape(x.shape[:1] + (1,) * lead + x.shape[1:]) for name, x in batch.pool.items()}
+    return cost_of(layer, pool, {**batch.known, **parameters})
+
+
+@dataclass(frozen=True)
+class NCE(Pooled):
+    """Noise-contrastive estimation: the optimal decision should beat the pool's average.
+
+        ℓ(ĉ, c) = mean_{x∈S} [ f(x*; ĉ) − f(x; ĉ) ]
+
+    (At ĉ − c, as also published, it differs by a constant.) Bounded below only on a bounded set of
+    predictions: train it from two-stage, with a proximal weight.
+
+    Source: Mulamba et al. (2021), Contrastive Losses and Solution Caching for Predict-and-Optimize, IJCAI,
+    doi:10.24963/ijcai.2021/390.
+    """
+
+    def value(
+        self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
+    ) -> Any:
+        """ℓ by sample."""
+        label = cost_of(layer, batch.optimal, {**batch.known, **predicted})
+        return label - _on_pool(layer, batch, predicted).mean(0)
+
+
+@dataclass(frozen=True)
+class MAP(Pooled):
+    """The optimal decision should beat the best of the pool (contrastive MAP).
+
+        ℓ(ĉ, c) = f(x*; ĉ) − min_{x∈S} f(x; ĉ)           with `margin`: at ĉ − c in place of ĉ
+
+    With `margin` (the default, as published) it is zero only where ĉ orders the pool like c.
+
+    Source: Mulamba et al. (2021), doi:10.24963/ijcai.2021/390.
+    """
+
+    margin: bool = True
+
+    def value(
+        self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
+    ) -> Any:
+        """ℓ by sample."""
+        at = {n: predicted[n] - batch.targets[n] if self.margin else predicted[n] for n in predicted}
+        return cost_of(layer, batch.optimal, {**batch.known, **at}) - _on_pool(layer, batch, at).min(0)
+
+
+@dataclass(frozen=True)
+class PointwiseRank(Pooled):
+    """The objective of each pooled decision is a regression target.
+
+    ℓ(ĉ, c) = mean_{x∈S} ( f(x; ĉ) − f(x; c) )²
+
+    Source: Mandi et al. (2022), Decision-Focused Learning: Through the Lens of Learning to Rank, ICML.
+    """
+
+    def value(
+        self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
+    ) -> Any:
+        """ℓ by sample."""
+        error = _on_pool(layer, batch, predicted) - _on_pool(layer, batch, batch.targets)
+        return (error**2).mean(0)
+
+
+@dataclass(frozen=True)
+class PairwiseRank(Pooled):
+    """Each pooled decision should be worse than the best, by as much as it is in truth.
+
+        ℓ(ĉ, c) = mean_{x∈S} max(0, m + f(x*; ĉ) − f(x; ĉ)),      m = margin · (f(x; c) − f(x*; c))
+
+    Args:
+        margin: share of the true difference that is asked for; 0 asks for the order alone.
+
+    Source: Mandi et al. (2022), as `PointwiseRank`.
+    """
+
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.margin >= 0:
+            raise ModelError(f"PairwiseRank: margin must be ≥ 0, got {self.margin}")
+
+    def value(
+        self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
+    ) -> Any:
+        """ℓ by sample."""
+        gap = cost_of(layer, batch.optimal, {**batch.known, **predicted}) - _on_pool(layer, batch, predicted)
+        true = _on_pool(layer, batch, batch.targets) - cost_of(layer, batch.optimal, batch.truth)
+        return jax.nn.relu(self.margin * true + gap).mean(0)
+
+
+@dataclass(frozen=True)
+class ListwiseRank(Pooled):
+    """The distribution exp(−f/τ) over the pool under ĉ should be that under c.
+
+        ℓ(ĉ, c) = −τ Σ_{x∈S} p(x; c) log p(x; ĉ),       p(x; c) ∝ exp(−f(x; c)/τ)
+
+    Args:
+        temperature: τ in units of the standard deviation of the pool's true costs, by sample.
+
+    Source: Mandi et al. (2022), as `PointwiseRank`.
+    """
+
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ModelError(f"ListwiseRank: temperature must be positive, got {self.temperature}")
+
+    def value(
+        self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
+    ) -> Any:
+        """ℓ by sample."""
+        true = _on_pool(layer, batch, batch.targets)
+        tau = self.temperature * jnp.maximum(true.std(0), 1e-12)
+        found = jax.nn.log_softmax(-_on_pool(layer, batch, predicted) / tau, axis=0)
+        return -tau * (jax.nn.softmax(-true / tau, axis=0) * found).sum(0)
