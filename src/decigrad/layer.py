@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,59 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from decigrad import compiled
-from decigrad.canonical import CanonicalForm
 from decigrad.errors import ModelError
 from decigrad.expressions.expression import Expression, evaluate, parameters_of, topological
-from decigrad.gradients import implicit
+from decigrad.gradients import estimated, implicit
+from decigrad.gradients.estimated import Estimated
 from decigrad.gradients.methods import KKT
 from decigrad.model import Model
-from decigrad.program import QuadraticProgram, RawResult, Solver, Status
-from decigrad.solution import Solution, count_kinks
+from decigrad.program import Solver, Status
+from decigrad.solution import Solution, Solutions, count_kinks
 from decigrad.solving import explain, failure, resolve, run
-
-
-@dataclass
-class Solutions:
-    """The solutions of a batch.
-
-    Attributes:
-        x: decisions by variable name, [*batch, *shape]; NaN in failed samples.
-        objective: value of the user's own objective, [*batch].
-        duals: multipliers by constraint name, [*batch, *shape] (see `Solution.duals`).
-        status: `Status` by sample, int [*batch].
-        stats: solver and the reason for it, iterations by sample, seconds in all, `kinks` by sample,
-            and which samples the solver gave up on and `handed_on` to a second one.
-    """
-
-    x: dict[str, np.ndarray]
-    objective: np.ndarray
-    duals: dict[str, np.ndarray]
-    status: np.ndarray
-    stats: dict[str, Any]
-    program: QuadraticProgram = field(repr=False)
-    raw: RawResult = field(repr=False)
-    gradient: implicit.Gradient = field(repr=False)
-
-    @property
-    def ok(self) -> np.ndarray:
-        """True where the sample was solved to optimality, bool [*batch]."""
-        return self.status == Status.OPTIMAL
-
-    @property
-    def failed(self) -> np.ndarray:
-        """Flat indices of the samples that were not."""
-        return np.flatnonzero(~self.ok.reshape(-1))
-
-    def adjoint(self, cotangent: Any, form: CanonicalForm) -> np.ndarray:
-        """λ = K⁻¹(x̄, 0, 0, 0) by sample for the cotangent x̄ of the decisions (dict like `x`), [B, N].
-
-        The pullback to the program's data is −λᵀ ∂R/∂θ with the residual R of `gradients.implicit`.
-        """
-        flat = np.zeros((self.raw.x.shape[0], form.n))
-        for name, start in form.offsets.items():
-            part = np.asarray(cotangent[name], np.float64).reshape(flat.shape[0], -1)
-            flat[:, start : start + part.shape[1]] = part
-        return implicit.adjoint(self.program, self.gradient, self.raw, flat)
 
 
 class DecisionLayer:
@@ -80,7 +36,8 @@ class DecisionLayer:
         model: the optimization model. Later changes of the model do not reach the layer.
         predicts: names of the predicted parameters; default: all that are not `known`.
         solver: "auto", a solver's name, or a solver object. `layer.why` says what was chosen and why.
-        gradient: `KKT()` (exact) or `Smoothed(mu)`; see `decigrad.gradients`.
+        gradient: `KKT()` (exact), `Smoothed(mu)`, or an estimator for discrete decisions such as
+            `BlackBox()`; see `decigrad.gradients`.
         throw: outside a trace, raise when a sample fails, naming it. Inside a trace, and with
             `throw=False`, a failed sample has NaN decisions and a zero gradient.
 
@@ -94,10 +51,9 @@ class DecisionLayer:
         model: Model,
         predicts: list[str] | tuple[str, ...] | None = None,
         solver: str | Solver = "auto",
-        gradient: implicit.Gradient | None = None,
+        gradient: implicit.Gradient | Estimated | None = None,
         throw: bool = True,
     ) -> None:
-        gradient = KKT() if gradient is None else gradient
         if predicts is None:
             predicts = [name for name, p in model.parameters.items() if not p.known]
         model.check_names(predicts)
@@ -105,7 +61,7 @@ class DecisionLayer:
         self.form = model.form
         self.predicts = tuple(predicts)
         self.parameters = dict(model.parameters)
-        self.gradient = gradient
+        self.gradient: Any = KKT() if gradient is None else gradient
         self.throw = throw
         self._asked = solver
         self.sign = 1.0 if model.sense == "minimize" else -1.0
@@ -114,10 +70,19 @@ class DecisionLayer:
         template = compiled.programs(
             self.form, {n: np.ones(p.shape) for n, p in self.parameters.items()}, frozenset()
         )
-        chosen, self.why = resolve(solver, gradient.program(template))
-        self.solver = gradient.solver(chosen)
+        chosen, self.why = resolve(solver, self.gradient.program(template))
+        self.solver = self.gradient.solver(chosen)
+        if isinstance(self.gradient, Estimated):
+            self._refuse_more_than_costs()
         if self.solver is not chosen:
-            self.why = f"{self.solver.name}: the gradient {gradient} needs it"
+            self.why = f"{self.solver.name}: the gradient {self.gradient} needs it"
+
+    def _refuse_more_than_costs(self) -> None:
+        if found := self.form.depends("P", "A", "b", "G", "h", "lb", "ub") & set(self.predicts):
+            raise ModelError(
+                f"{type(self.gradient).__name__} estimates the derivative in the cost alone, but "
+                f"{sorted(found)} enter constraints or curvature: use KKT(), or mark them known"
+            )
 
     def _identity(self) -> tuple[Any, ...]:
         """What the layer's functions depend on: layers that agree in it may share compiled code."""
@@ -144,14 +109,19 @@ class DecisionLayer:
 
     # -------------------------------------------------------------------------------------------- calls
 
-    def __call__(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Decisions by variable name, [*batch, *shape]."""
-        if any(isinstance(v, jax.core.Tracer) for v in params.values()):
-            return self.traced(params)[0]
-        return {name: jnp.asarray(value) for name, value in self.solve(params).x.items()}
+    def __call__(self, params: Mapping[str, Any], key: Any = None) -> dict[str, Any]:
+        """Decisions by variable name, [*batch, *shape].
 
-    def traced(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+        `key` is a JAX random key for estimators that draw; without one they draw the same at every call.
+        """
+        if any(isinstance(v, jax.core.Tracer) for v in params.values()):
+            return self.traced(params, key)[0]
+        return {name: jnp.asarray(value) for name, value in self.solve(params, key=key).x.items()}
+
+    def traced(self, params: Mapping[str, Any], key: Any = None) -> tuple[dict[str, Any], Any]:
         """Decisions and status by sample, inside a trace."""
+        if isinstance(self.gradient, Estimated):
+            return self._traced_estimate(params, jax.random.PRNGKey(0) if key is None else key)
         values, lead = self._arranged(params, jnp)
         axes = self._axes(values)
         if all(axis is None for axis in axes.values()):  # one sample, whatever axes it was given with
@@ -159,6 +129,42 @@ class DecisionLayer:
             return self.form.split(jnp.broadcast_to(x, lead + x.shape)), jnp.broadcast_to(status, lead)
         x, status = jax.vmap(self._single_traced, in_axes=(axes,))(values)
         return self.form.split(x.reshape(lead + x.shape[1:])), status.reshape(lead)
+
+    def _traced_estimate(self, params: Mapping[str, Any], key: Any) -> tuple[dict[str, Any], Any]:
+        values, lead = self._arranged(params, jnp)
+        axes = self._axes(values)
+        keys = jax.random.split(key, int(np.prod(lead, dtype=int)))
+
+        def one(values: dict[str, Any], key: Any) -> tuple[Any, Any]:
+            program = jax.tree_util.tree_map(jnp.asarray, self.form.assemble(values, jnp))
+            return estimated.solve(self.gradient, self.solver, program, key)
+
+        x, status = jax.vmap(one, in_axes=(axes, 0))(values, keys)
+        return self.form.split(x.reshape(lead + x.shape[1:])), status.reshape(lead)
+
+    def saved(self, solutions: Solutions, cotangent: Any) -> Any:
+        """What `pairing` needs of solutions of this layer, and of the cotangent of their decisions."""
+        if not isinstance(self.gradient, Estimated):
+            multiplier = solutions.adjoint(cotangent, self.form)
+            return multiplier, solutions.raw, self.gradient.coupling(solutions.program, solutions.raw)
+        z, forward = solutions.noise
+        return estimated.pullback(
+            self.gradient,
+            lambda program: run(self.form, self.solver, program)[0],
+            solutions.program,
+            solutions.raw,
+            forward,
+            z,
+            solutions.flat(cotangent, self.form),
+        )
+
+    def pairing(self, params: Mapping[str, Any], saved: Any) -> Any:
+        """A number, inside a trace, whose negative gradient in the parameters is the pullback of `saved`."""
+        if isinstance(self.gradient, Estimated):
+            function = self.gradient.pairing
+        else:
+            function = functools.partial(implicit.pairing, self.gradient)
+        return self.over_batch(params, function, saved).sum()
 
     def over_batch(self, params: Mapping[str, Any], function: Any, *others: Any) -> Any:
         """`function(program, *others)` by sample, inside a trace; `others` have one leading axis B."""
@@ -174,8 +180,11 @@ class DecisionLayer:
         raw = implicit.solve(self.gradient, self.solver, program)
         return raw.x, raw.status
 
-    def solve(self, params: Mapping[str, Any], throw: bool | None = None) -> Solutions:
-        """Solve a batch outside any trace, in float64; statuses, multipliers and statistics by sample."""
+    def solve(self, params: Mapping[str, Any], throw: bool | None = None, key: Any = None) -> Solutions:
+        """Solve a batch outside any trace, in float64; statuses, multipliers and statistics by sample.
+
+        `key` as in a call.
+        """
         throw = self.throw if throw is None else throw
         values, lead = self._arranged(params, np)
         if throw:
@@ -186,7 +195,18 @@ class DecisionLayer:
         stated = compiled.programs(self.form, values, mapped)
         program = self.gradient.program(stated)
         size = int(np.prod(lead, dtype=int))
-        raw, handed_on = run(self.form, self.solver, program)
+        noise = None
+        if isinstance(self.gradient, Estimated):
+            with compiled.float64():
+                several, z = estimated.on_host(
+                    self.gradient, program, jax.random.PRNGKey(0) if key is None else key
+                )
+            raw, handed_on = run(self.form, self.solver, several)
+            raw, forward = estimated.averaged(raw, program.batch_size)
+            handed_on = handed_on.reshape(program.batch_size, -1).max(1)
+            noise = z, forward
+        else:
+            raw, handed_on = run(self.form, self.solver, program)
         if raw.x.shape[0] != size:  # nothing in the program differs by sample
             raw, handed_on = jax.tree_util.tree_map(
                 lambda a: np.broadcast_to(a, (size, *a.shape[1:])), (raw, handed_on)
@@ -208,6 +228,7 @@ class DecisionLayer:
             program=program,
             raw=raw,
             gradient=self.gradient,
+            noise=noise,
         )
         if throw and solutions.failed.size:
             self._raise(solutions)

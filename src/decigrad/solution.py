@@ -11,6 +11,7 @@ from decigrad import compiled, kkt
 from decigrad.canonical import CanonicalForm
 from decigrad.errors import ModelError
 from decigrad.expressions.expression import Parameter
+from decigrad.gradients import implicit
 from decigrad.gradients.implicit import Coupling, Gradient
 from decigrad.gradients.methods import KKT
 from decigrad.program import QuadraticProgram, RawResult, Status
@@ -127,6 +128,56 @@ class Solution:
 
 def _fields(raw: RawResult) -> tuple[Any, ...]:
     return raw.x, raw.y, raw.z, raw.w, raw.active, raw.fixed, raw.status, raw.iterations
+
+
+@dataclass
+class Solutions:
+    """The solutions of a batch.
+
+    Attributes:
+        x: decisions by variable name, [*batch, *shape]; NaN in failed samples.
+        objective: value of the user's own objective, [*batch].
+        duals: multipliers by constraint name, [*batch, *shape] (see `Solution.duals`).
+        status: `Status` by sample, int [*batch].
+        stats: solver and the reason for it, iterations by sample, seconds in all, `kinks` by sample,
+            and which samples the solver gave up on and `handed_on` to a second one.
+    """
+
+    x: dict[str, np.ndarray]
+    objective: np.ndarray
+    duals: dict[str, np.ndarray]
+    status: np.ndarray
+    stats: dict[str, Any]
+    program: QuadraticProgram = field(repr=False)
+    raw: RawResult = field(repr=False)
+    gradient: Any = field(repr=False)
+    noise: Any = field(default=None, repr=False)
+    """Of an estimated gradient: z, and the decisions that the forward value is the mean of."""
+
+    @property
+    def ok(self) -> np.ndarray:
+        """True where the sample was solved to optimality, bool [*batch]."""
+        return self.status == Status.OPTIMAL
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Flat indices of the samples that were not."""
+        return np.flatnonzero(~self.ok.reshape(-1))
+
+    def adjoint(self, cotangent: Any, form: CanonicalForm) -> np.ndarray:
+        """λ = K⁻¹(x̄, 0, 0, 0) by sample for the cotangent x̄ of the decisions (dict like `x`), [B, N].
+
+        The pullback to the program's data is −λᵀ ∂R/∂θ with the residual R of `gradients.implicit`.
+        """
+        return implicit.adjoint(self.program, self.gradient, self.raw, self.flat(cotangent, form))
+
+    def flat(self, cotangent: Any, form: CanonicalForm) -> np.ndarray:
+        """A dict like `x` as one array [B, n]."""
+        flat = np.zeros((self.raw.x.shape[0], form.n))
+        for name, start in form.offsets.items():
+            part = np.asarray(cotangent[name], np.float64).reshape(flat.shape[0], -1)
+            flat[:, start : start + part.shape[1]] = part
+        return flat
 
 
 def count_kinks(program: QuadraticProgram, raw: RawResult, tolerance: float = 1e-9) -> np.ndarray:

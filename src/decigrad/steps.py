@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from decigrad.gradients.implicit import residual
 from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Loss
 from decigrad.predictors import Outputs, named
@@ -128,7 +127,7 @@ class Recipe:
             predicted = jax.lax.stop_gradient(predicted)
         answers, ok = {}, jnp.ones(batch.weight.shape, bool)
         for label, query in loss.queries(layer, predicted, batch).items():
-            decisions, status = layer.traced(query)
+            decisions, status = layer.traced(query, batch.key)
             solved = status == 0
             ok = ok & solved.reshape(-1, *ok.shape).all(0)
             answers[label] = {
@@ -220,16 +219,10 @@ class Recipe:
             predicted = self.predict(context, weights, batch.features)
             total = sum((direct[name] * predicted[name]).sum() for name, _ in self.outputs)
             for label, query in self.loss.queries(self.layer, predicted, batch).items():
-                total = total - self._pairing(query, *solved[label])
+                total = total - self.layer.pairing(query, solved[label])
             return total
 
         return self._stepped(weights, state, jax.grad(surrogate)(weights))
-
-    def _pairing(self, query: Any, multiplier: Any, raw: Any, coupling: Any) -> Any:
-        def one(program: Any, multiplier: Any, raw: Any, coupling: Any) -> Any:
-            return multiplier @ residual(self.layer.gradient.program(program), coupling, raw)
-
-        return self.layer.over_batch(query, one, multiplier, raw, coupling).sum()
 
     def score(self, predicted: Any, answers: Any, batch: Batch, loss: Loss) -> Any:
         """A loss by lane and sample at given decisions."""

@@ -166,8 +166,10 @@ class Trainer:
         mask[:, n:] = 0.0
         return index, mask.reshape(lane_count, count, size).swapaxes(0, 1)
 
-    def _solved(self, layer: DecisionLayer, queries: Any, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
-        solutions = {label: layer.solve(query, throw=False) for label, query in queries.items()}
+    def _solved(
+        self, layer: DecisionLayer, queries: Any, shape: tuple[int, ...], key: Any
+    ) -> tuple[Any, Any, Any]:
+        solutions = {label: layer.solve(query, throw=False, key=key) for label, query in queries.items()}
         ok = np.ones(shape, bool)
         for solved in solutions.values():
             ok &= solved.ok.reshape(-1, *shape).all(0)
@@ -184,7 +186,7 @@ class Trainer:
         predicted, batch, queries = steps.ask(
             recipe, context, lanes.weights, index, mask, key, loss=self.loss
         )
-        solutions, answers, ok = self._solved(self.layer, queries, index.shape)
+        solutions, answers, ok = self._solved(self.layer, queries, index.shape, key)
         if not self.loss.through:
             lanes.weights, lanes.state, record = steps.descend(
                 recipe, context, lanes.weights, lanes.state, answers, ok, batch, lanes.anchor, lanes.pull
@@ -193,14 +195,7 @@ class Trainer:
         (direct, through), record = steps.cotangents(
             recipe, context, predicted, answers, ok, batch, lanes.anchor, lanes.pull
         )
-        solved = {
-            label: (
-                found.adjoint(through[label], self.layer.form),
-                found.raw,
-                self.layer.gradient.coupling(found.program, found.raw),
-            )
-            for label, found in solutions.items()
-        }
+        solved = {label: self.layer.saved(found, through[label]) for label, found in solutions.items()}
         lanes.weights, lanes.state = steps.update(
             recipe, context, lanes.weights, lanes.state, batch, direct, solved
         )
@@ -235,7 +230,7 @@ class Trainer:
         predicted, batch, queries = steps.ask(
             self.recipe, self.context, weights, block, np.ones(block.shape), key, loss=loss
         )
-        _, answers, ok = self._solved(self.recipe.judging, queries, block.shape)
+        _, answers, ok = self._solved(self.recipe.judging, queries, block.shape, key)
         return steps.score(self.recipe, predicted, answers, batch, loss=loss), ok
 
 

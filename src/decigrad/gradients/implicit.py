@@ -63,6 +63,12 @@ class Gradient(Protocol):
         ...
 
 
+def pairing(gradient: Gradient, program: QuadraticProgram, saved: Any) -> Array:
+    """λᵀR(θ) of a single program: with the solution held fixed, its negative gradient is the pullback."""
+    multiplier, raw, coupling = saved
+    return multiplier @ residual(gradient.program(program), coupling, raw)
+
+
 def residual(program: QuadraticProgram, coupling: Coupling, raw: RawResult) -> Array:
     """R(θ, v) as a flat vector [..., 2n + me + mi], up to terms that do not depend on θ."""
     xp = namespace(program.q, raw.x)
