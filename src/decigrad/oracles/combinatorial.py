@@ -167,7 +167,7 @@ class IntervalScheduling(LinearOracle):
 @functools.partial(jax.jit, static_argnums=0)
 def _interval_scheduling(oracle: IntervalScheduling, cost: Array) -> Array:
     starts, ends = oracle.starts.array, oracle.ends.array
-    order = np.argsort(ends, kind="stable")
+    order = np.argsort(ends, kind="stable").astype(np.int32)
     before = np.searchsorted(ends[order], starts[order], side="right")  # intervals that end in time
     (batch, n), before = cost.shape, jnp.asarray(before, jnp.int32)
 
@@ -187,4 +187,4 @@ def _interval_scheduling(oracle: IntervalScheduling, cost: Array) -> Array:
         return jnp.where(taken, before, jnp.minimum(count, i)), taken
 
     _, taken = jax.lax.scan(backward, jnp.full(batch, n, jnp.int32), (place, before, better), reverse=True)
-    return taken.T[:, np.argsort(order)].astype(cost.dtype)
+    return taken.T[:, np.argsort(order).astype(np.int32)].astype(cost.dtype)

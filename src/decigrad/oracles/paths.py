@@ -222,11 +222,12 @@ def _into(
             f"split the nodes with many edges, or solve the flow model with HiGHS"
         )
     slot = np.arange(len(index)) - np.repeat(np.cumsum(degree) - degree, degree)
-    edge, tail = np.full((count, depth), len(edges)), np.zeros((count, depth), int)
+    edge = np.full((count, depth), len(edges), np.int32)
+    tail = np.zeros((count, depth), np.int32)
     edge[head, slot] = index
     tail[head, slot] = position[edges[index, 0]]
     source, target = int(position[oracle.source]), int(position[oracle.target])
-    return _Table(edge, tail, position[edges[:, 0]], source, target, steps)
+    return _Table(edge, tail, position[edges[:, 0]].astype(np.int32), source, target, steps)
 
 
 # ---------------------------------------------------------------------------------------------- solution
@@ -264,7 +265,7 @@ def _dag_path(graph: DagPath, cost: Array) -> Array:
         here = jax.lax.dynamic_slice_in_dim(distance, at, width)  # 0 at the source, else infinite
         return jax.lax.dynamic_update_slice_in_dim(distance, jnp.minimum(best, here), at, 0), first
 
-    edge = jnp.asarray(table.edge, jnp.int32)
+    edge = jnp.asarray(table.edge)
     _, origin = jax.lax.scan(chunk, start, (jnp.arange(chunks), edge, jnp.asarray(table.tail), into))
     origin, tail_of, lanes = origin.reshape(-1, batch), jnp.asarray(table.tail_of), jnp.arange(batch)
 
@@ -273,7 +274,7 @@ def _dag_path(graph: DagPath, cost: Array) -> Array:
         edge = origin[node, lanes]
         return jnp.where(arrived, node, tail_of[edge]), jnp.where(arrived, n, edge)
 
-    _, used = jax.lax.scan(backward, jnp.full(batch, table.target), None, length=table.steps)
+    _, used = jax.lax.scan(backward, jnp.full(batch, table.target, jnp.int32), None, length=table.steps)
     return one_hot_rows(used, n, cost.dtype)
 
 
@@ -281,7 +282,7 @@ def _dag_path(graph: DagPath, cost: Array) -> Array:
 def _graph_path(graph: GraphPath, cost: Array) -> Array:
     table = graph._table
     (batch, n), count = cost.shape, len(table.edge)
-    into, edge = _with_padding(cost)[table.edge], jnp.asarray(table.edge, jnp.int32)
+    into, edge = _with_padding(cost)[table.edge], jnp.asarray(table.edge)
     start = jnp.full((count, batch), jnp.inf, cost.dtype).at[table.source].set(0)
 
     # An edge is noted only when a distance falls: see `grids._node_grid_path`. Without a negative cycle no
@@ -309,7 +310,7 @@ def _graph_path(graph: GraphPath, cost: Array) -> Array:
     def away(state: tuple[Array, ...]) -> Array:
         return ((state[0] != table.source) & ~endless).any() & (state[2] < table.steps)
 
-    target = jnp.full(batch, table.target)
+    target = jnp.full(batch, table.target, jnp.int32)
     node, x, _ = jax.lax.while_loop(away, walk, (target, jnp.zeros((batch, n), cost.dtype), jnp.array(0)))
     # Rounding may hide a negative cycle from the sweeps; then the way back does not reach the source.
     return jnp.where((endless | (node != table.source))[:, None], jnp.nan, x)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from decigrad.errors import ModelError
@@ -125,15 +127,13 @@ class Oracle(LinearOracle):
         return not self.jax
 
     def minimize(self, cost: Array, program: QuadraticProgram) -> Array:
-        """The function's answer, as given."""
-        if self.jax and not self.batched:
-            import jax
-
-            return jax.vmap(self.function)(cost)
+        """The function's answer, as given; only its shape is checked."""
         if self.jax:
-            return self.function(cost)
-        answer = self.function(np.array(cost)) if self.batched else [self.function(np.array(c)) for c in cost]
-        found = np.asarray(answer, np.float64)
+            answer = (self.function if self.batched else jax.vmap(self.function))(cost)
+            found: Array = jnp.asarray(answer).astype(cost.dtype)
+        else:
+            answer = self.function(np.array(cost)) if self.batched else [*map(self.function, np.array(cost))]
+            found = np.asarray(answer, np.float64)
         if found.shape != cost.shape:
             raise ModelError(f"an oracle must return solutions of shape {cost.shape}, got {found.shape}")
         return found

@@ -148,7 +148,12 @@ class Simplex(LinearOracle):
 
     def minimize(self, cost: Array, program: QuadraticProgram) -> Array:
         """Unit vectors [B, n]."""
-        return jax.nn.one_hot(jnp.argmin(cost, axis=-1), self.n, dtype=cost.dtype)
+        return _simplex(cost)
+
+
+@jax.jit
+def _simplex(cost: Array) -> Array:
+    return one_hot_rows(jnp.argmin(cost, axis=-1)[None], cost.shape[1], cost.dtype)
 
 
 @dataclass(frozen=True)
