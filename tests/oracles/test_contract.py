@@ -52,16 +52,16 @@ def test_single_precision_and_transformations_change_nothing(name):
 
 @EACH
 def test_an_oracle_is_a_solver(name):
-    oracle, cost = ORACLES[name], integer_costs(name, 4)
+    oracle, cost = ORACLES[name], integer_costs(name, 12)
     x = answer(oracle, cost)
     cost[1, 0], cost[2, 1] = np.nan, np.inf
+    broken = np.isin(np.arange(12), (1, 2))
     p = linear(cost)
     assert oracle.refuses(p) is None
     with jax.enable_x64(True):
         raw = oracle(p) if oracle.host else jax.jit(oracle)(p)
-    assert raw.status.tolist() == [Status.OPTIMAL, Status.INVALID_DATA, Status.INVALID_DATA, Status.OPTIMAL]
-    np.testing.assert_array_equal(np.asarray(raw.x)[[0, 3]], x[[0, 3]])
-    assert np.isnan(raw.x[1:3]).all()
+    np.testing.assert_array_equal(raw.status, np.where(broken, Status.INVALID_DATA, Status.OPTIMAL))
+    np.testing.assert_array_equal(raw.x, np.where(broken[:, None], np.nan, x))
 
 
 @pytest.mark.parametrize("name", ["top-k", "assignment"])
