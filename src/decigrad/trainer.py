@@ -24,19 +24,25 @@ from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Loss
 from decigrad.predictors import outputs_of
 
+AVERAGED = 6  # epochs: a running mean of the weights forgets with this horizon
 CHUNK = 8192  # samples × lanes solved at once when judging
 
 
 @dataclass
 class Lanes:
-    """State of several trainings: stacked weights, optimizer states, anchors, samples and pull."""
+    """State of several trainings: stacked weights, optimizer states, anchors, samples and pull.
+
+    `judged` are the weights that are judged and returned: the same, or their running mean over epochs.
+    """
 
     weights: Any
+    judged: Any
     state: Any
     anchor: Any
     index: np.ndarray  # [L, n] positions in the data, padded
     mask: np.ndarray  # [L, n] 1 for real, 0 for padding
     pull: np.ndarray  # [L] proximal weight × unit
+    epochs: int = 0
 
 
 @dataclass
@@ -60,7 +66,9 @@ class Trainer:
         optimizer: optax.GradientTransformation,
         batch_size: int,
         seed: int = 0,
+        averaging: bool = False,
     ) -> None:
+        self.averaging = averaging
         self.layer, self.loss, self.data = layer, loss, data
         self.key, self.epochs = jax.random.PRNGKey(seed), 0
         self.optimizer, self.batch_size = optimizer, batch_size
@@ -116,16 +124,17 @@ class Trainer:
         )
         index, mask = _padded(parts)
         state = jax.vmap(self.optimizer.init)(stacked)
-        return Lanes(stacked, state, stacked, index, mask, np.asarray(weights) * np.asarray(unit))
+        return Lanes(stacked, stacked, state, stacked, index, mask, np.asarray(weights) * np.asarray(unit))
 
     def predictor(self, lanes: Lanes, lane: int) -> Any:
         """The predictor of one lane."""
-        trained = jax.tree_util.tree_map(lambda a: a[lane], lanes.weights)
+        trained = jax.tree_util.tree_map(lambda a: a[lane], lanes.judged)
         arrays = jax.tree_util.tree_map(np.asarray, self.context.arrays)
         return self.recipe.static.join(trained, arrays)
 
     def epoch(self, lanes: Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
         """One pass over every lane's samples, in place; mean loss and number of failed samples by lane."""
+        before = lanes.judged
         index, mask = self._batches(lanes, rng)
         keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), len(index))
         self.epochs += 1
@@ -147,6 +156,11 @@ class Trainer:
                 keys,
             )
             loss, failed = np.asarray(loss), np.asarray(failed)
+        lanes.epochs += 1
+        lanes.judged = lanes.weights
+        if self.averaging:
+            rate = max(1.0 / lanes.epochs, 1.0 / AVERAGED)
+            lanes.judged = jax.tree_util.tree_map(lambda a, w: a + rate * (w - a), before, lanes.weights)
         if not np.isfinite(loss).all():
             raise SolveError("the training loss became NaN: lower the learning rate, or check the loss")
         if (failed >= lanes.mask.sum(1)).any():
@@ -210,7 +224,7 @@ class Trainer:
         for start in range(0, index.shape[1], width):
             columns = np.arange(start, start + width)
             block = index[:, np.minimum(columns, index.shape[1] - 1)]
-            value, ok = self._judge_block(lanes.weights, block, loss)
+            value, ok = self._judge_block(lanes.judged, block, loss)
             kept = int((columns < index.shape[1]).sum())
             values.append(np.asarray(value)[:, :kept])
             goods.append(np.asarray(ok)[:, :kept])

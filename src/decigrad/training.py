@@ -42,20 +42,21 @@ class CrossValidation:
 
     Args:
         folds: number of folds.
-        weights: proximal weights to try.
+        weights: proximal weights to try; by default .1, 1, 10 for an exact derivative, and 0, .1, 1 for
+            surrogates and estimates, which are less prone to fit the noise in the data.
         caution: standard errors by which a candidate must beat two-stage.
         ordered: folds are contiguous blocks (time series) instead of random.
     """
 
     folds: int = 5
-    weights: tuple[float, ...] = (0.1, 1.0, 10.0)
+    weights: tuple[float, ...] | None = None
     caution: float = 0.5
     ordered: bool = False
 
     def __post_init__(self) -> None:
         if self.folds < 2:
             raise ModelError(f"CrossValidation: folds must be at least 2, got {self.folds}")
-        if not self.weights or any(not w >= 0 for w in self.weights):
+        if self.weights is not None and (not self.weights or any(not w >= 0 for w in self.weights)):
             raise ModelError(f"CrossValidation: weights must be ≥ 0, got {self.weights}")
 
 
@@ -117,6 +118,7 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     proximal_weight: float = 0.0,
     warm_start: bool | Any = True,
+    averaging: bool | None = None,
     validation: Dataset | None = None,
     progress: bool | None = None,
 ) -> FitResult:
@@ -137,6 +139,8 @@ def fit(
         proximal_weight: pull towards two-stage (see `CrossValidation`), used when selection is None.
         warm_start: start from two-stage: least squares for `Linear`, else the mean squared error by
             gradient. False starts from the predictor as it is; a predictor starts from that one.
+        averaging: judge and return a running mean of the weights over the last epochs, which takes out
+            the noise of subgradients; by default for losses of the decision without an exact derivative.
         validation: other data on which the loss is recorded every epoch; it decides nothing.
         progress: a progress bar; by default where the terminal shows one.
 
@@ -159,7 +163,9 @@ def fit(
     with float64():
         bar = Progress(progress)
         adam = optimizer or steps.adam(learning_rate)
-        trainer = Trainer(start, layer, loss, data, adam, batch_size, _integer(seed))
+        if averaging is None:
+            averaging = loss.decides and not (loss.through and hasattr(layer.gradient, "coupling"))
+        trainer = Trainer(start, layer, loss, data, adam, batch_size, _integer(seed), averaging)
         run = _Run(trainer, rng, epochs, bar, validation)
         try:
             with bar:
@@ -299,7 +305,8 @@ class _Run:
         held = np.array_split(order, how.folds)
         kept = [np.setdiff1d(order, part, assume_unique=True) for part in held]
         anchors = self._two_stage(start, kept, warm_start)
-        finite = [w for w in how.weights if np.isfinite(w)] if trainer.loss.decides else [0.0]
+        tried = how.weights or ((0.0, 0.1, 1.0) if trainer.averaging else (0.1, 1.0, 10.0))
+        finite = [w for w in tried if np.isfinite(w)] if trainer.loss.decides else [0.0]
         repeat = len(finite)
         first = trainer.lanes(anchors, kept, np.zeros(how.folds), np.zeros(how.folds))
         units = trainer.judge(first, kept).mean
