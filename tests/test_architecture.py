@@ -43,6 +43,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "predictors": (4, "predictors"),
     "training": (5, "training"),
     "steps": (5, "training"),
+    "registry": (5, "training"),
     "trainer": (5, "training"),
     "progress": (5, "training"),
     "evaluation": (5, "training"),

@@ -23,13 +23,19 @@ if TYPE_CHECKING:
     from decigrad.errors import UnsupportedModelError as UnsupportedModelError
     from decigrad.evaluation import compare as compare
     from decigrad.evaluation import evaluate as evaluate
+    from decigrad.gradients import IMLE as IMLE
     from decigrad.gradients import KKT as KKT
+    from decigrad.gradients import BlackBox as BlackBox
+    from decigrad.gradients import Identity as Identity
+    from decigrad.gradients import Perturbed as Perturbed
     from decigrad.gradients import Smoothed as Smoothed
     from decigrad.layer import DecisionLayer as DecisionLayer
     from decigrad.oracles import Oracle as Oracle
     from decigrad.predictors import MLP as MLP
     from decigrad.predictors import Linear as Linear
     from decigrad.program import Status as Status
+    from decigrad.registry import Method as Method
+    from decigrad.registry import methods as methods
     from decigrad.training import CrossValidation as CrossValidation
     from decigrad.training import HoldOut as HoldOut
     from decigrad.training import fit as fit
@@ -54,6 +60,12 @@ _HOMES = {
     "compare": "decigrad.evaluation",
     "evaluate": "decigrad.evaluation",
     "KKT": "decigrad.gradients",
+    "BlackBox": "decigrad.gradients",
+    "Identity": "decigrad.gradients",
+    "IMLE": "decigrad.gradients",
+    "Perturbed": "decigrad.gradients",
+    "Method": "decigrad.registry",
+    "methods": "decigrad.registry",
     "Smoothed": "decigrad.gradients",
     "DecisionLayer": "decigrad.layer",
     "Linear": "decigrad.predictors",

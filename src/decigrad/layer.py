@@ -107,6 +107,10 @@ class DecisionLayer:
             return self
         return DecisionLayer(self.model, self.predicts, self._asked, throw=self.throw)
 
+    def with_gradient(self, gradient: implicit.Gradient | Estimated) -> DecisionLayer:
+        """The same layer with another derivative."""
+        return DecisionLayer(self.model, self.predicts, self._asked, gradient, self.throw)
+
     # -------------------------------------------------------------------------------------------- calls
 
     def __call__(self, params: Mapping[str, Any], key: Any = None) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def test_multi_knapsack_is_the_best_of_all_subsets(seed):
 def test_multi_knapsack_of_the_published_size():
     """The weights that PyEPO draws for 32 items, 2 constraints and seed 42, with capacity 20."""
     rng = np.random.default_rng(0)
-    weights = np.random.RandomState(42).choice(range(300, 800), size=(2, 32)) / 100  # noqa: NPY002
+    weights = np.random.RandomState(42).choice(range(300, 800), size=(2, 32)) / 100
     capacities = np.array([20.0, 20.0])
     oracle = MultiKnapsack(weights, capacities)
     assert len(oracle.sets) == 4880

@@ -3,7 +3,7 @@
 from decigrad.evaluation.comparison import ComparisonData as ComparisonData
 from decigrad.evaluation.comparison import Run as Run
 from decigrad.evaluation.judge import Comparison as Comparison
-from decigrad.evaluation.judge import Method as Method
 from decigrad.evaluation.judge import compare as compare
 from decigrad.evaluation.judge import evaluate as evaluate
 from decigrad.evaluation.metrics import Evaluation as Evaluation
+from decigrad.registry import Method as Method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from decigrad.evaluation.metrics import Evaluation, plain
 from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, LeastSquares, Loss, Regret
 from decigrad.predictors import Linear, outputs_of, predict
+from decigrad.registry import METHODS, Method
 from decigrad.training import CrossValidation, FitResult, fit
 
 if TYPE_CHECKING:
@@ -98,22 +99,11 @@ def _sense(layer: DecisionLayer) -> str:
     return "maximize" if (moved - base).sum() < 0 else "minimize"
 
 
-@dataclass(frozen=True)
-class Method:
-    """One way to train: a loss, a predictor, and options of `fit`."""
-
-    loss: Loss
-    predictor: Any = None
-    options: tuple[tuple[str, Any], ...] = ()
-
-
 def _named_methods(linear: bool, selection: Any) -> dict[str, Method]:
     cross = (("selection", selection),)
-    return {
-        "two-stage": Method(LeastSquares()) if linear else Method(MSE(), options=cross),
-        "mse": Method(MSE(), options=cross),
-        "regret": Method(Regret(), options=cross),
-    }
+    found = {name: replace(entry.make(), options=cross) for name, entry in METHODS.items()}
+    found["two-stage"] = Method(LeastSquares()) if linear else Method(MSE(), options=cross)
+    return found
 
 
 @dataclass(frozen=True)
@@ -198,7 +188,7 @@ def compare(
         layer: the decision layer.
         train: training data, shared by all seeds; or a function `seed -> (train, test)` that draws both.
         test: test data, never used in training; omitted when `train` draws it.
-        methods: names ("two-stage", "mse", "regret"), or a dict from labels to names, losses or `Method`s.
+        methods: names of `decigrad.methods()`, or a dict from labels to names, losses or `Method`s.
         seeds: how many (0, 1, …), or the seeds themselves. They shuffle, initialize and fold.
         predictor: `Linear()` by default; any predictor of `fit`.
         baseline: the method that the others are paired with; it is added when it is missing.
@@ -230,7 +220,7 @@ def compare(
             settings = {"progress": progress, **options, **dict(method.options)}
             result = fit(
                 predictor if method.predictor is None else method.predictor,
-                layer, known, method.loss, seed=seed, **settings,
+                method.layer(layer), known, method.loss, seed=seed, **settings,
             )  # fmt: skip
             evaluation = evaluate(result.predictor, layer, unseen, cost=cost, name=label)
             history = {_DRAWN[k]: v for k, v in result.history.items() if k in _DRAWN}

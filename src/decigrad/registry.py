@@ -1,0 +1,130 @@
+"""The methods of decision-focused learning by name: what each needs, and how `compare` trains it.
+
+    print(dg.methods())            # the table
+    dg.compare(layer, train, test, methods=["two-stage", "spo+", "pfyl"])
+
+A method is a loss, a gradient of the decision, or both; for settings other than the defaults pass the loss
+itself, or a `Method`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from decigrad import losses
+from decigrad.gradients import IMLE, BlackBox, Identity, Perturbed
+from decigrad.losses import Loss, Regret
+
+if TYPE_CHECKING:
+    from decigrad.layer import DecisionLayer
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train: a loss, a predictor, the gradient of the decision, and options of `fit`.
+
+    Args:
+        loss: what is minimized.
+        predictor: in place of the comparison's.
+        options: of `fit`, as pairs.
+        gradient: in place of the layer's (see `decigrad.gradients`).
+    """
+
+    loss: Loss
+    predictor: Any = None
+    options: tuple[tuple[str, Any], ...] = ()
+    gradient: Any = None
+
+    def layer(self, layer: DecisionLayer) -> DecisionLayer:
+        """The layer that it trains through."""
+        return layer if self.gradient is None else layer.with_gradient(self.gradient)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table of methods."""
+
+    name: str
+    family: str
+    needs: str
+    """What of the truth: "costs" (true parameters), or "decisions" (optimal decisions alone)."""
+    solves: str
+    """Solver calls for a sample and step, beside one to label it."""
+    decides_on: str
+    """Which models: "costs" (objective affine in the prediction), "any"."""
+    source: str
+    make: Callable[[], Method]
+
+
+def _loss(make: Callable[[], Any]) -> Callable[[], Method]:
+    return lambda: Method(make())
+
+
+def _gradient(make: Callable[[], Any]) -> Callable[[], Method]:
+    return lambda: Method(Regret(), gradient=make())
+
+
+_ELMACHTOUB = "Elmachtoub and Grigas 2022"
+_MULAMBA, _MANDI = "Mulamba et al. 2021", "Mandi et al. 2022"
+_BERTHET, _DALLE = "Berthet et al. 2020", "Dalle et al. 2022"
+_NIEPERT = "Niepert et al. 2021"
+
+METHODS: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("two-stage", "prediction", "costs", "0", "any", "least squares", _loss(losses.LeastSquares)),
+        Entry("mse", "prediction", "costs", "0", "any", "by gradient", _loss(losses.MSE)),
+        Entry("regret", "exact", "costs", "1", "any", "Amos and Kolter 2017", _loss(Regret)),
+        Entry("spo+", "surrogate", "costs", "1", "costs", _ELMACHTOUB, _loss(losses.SPOPlus)),
+        Entry("pg", "surrogate", "costs", "2", "costs", "Gupta and Huang 2024",
+              _loss(lambda: losses.PerturbationGradient(0.1, "central"))),
+        Entry("pfyl", "perturbed", "decisions", "1", "costs", _BERTHET,
+              _loss(lambda: losses.PerturbedFenchelYoung(0.5))),
+        Entry("pfyl-multiplicative", "perturbed", "decisions", "1", "costs", _DALLE,
+              _loss(lambda: losses.PerturbedFenchelYoung(0.5, 1, "multiplicative"))),
+        Entry("dpo", "perturbed", "costs", "8", "costs", _BERTHET, _gradient(Perturbed)),
+        Entry("dpo-multiplicative", "perturbed", "costs", "8", "costs", _DALLE,
+              _gradient(lambda: Perturbed(kind="multiplicative"))),
+        Entry("imle", "perturbed", "costs", "2", "costs", _NIEPERT, _gradient(IMLE)),
+        Entry("aimle", "perturbed", "costs", "4", "costs", "Minervini et al. 2023",
+              _gradient(lambda: IMLE(0.3, 0.3, adaptive=True))),
+        Entry("sfge", "perturbed", "costs", "4", "any", "Silvestri et al. 2024", _loss(losses.ScoreFunction)),
+        Entry("dbb", "black box", "costs", "2", "costs", "Vlastelica et al. 2020", _gradient(BlackBox)),
+        Entry("nid", "black box", "costs", "1", "costs", "Sahoo et al. 2023", _gradient(Identity)),
+        Entry("straight-through", "black box", "costs", "1", "costs", "Bengio et al. 2013",
+              _gradient(lambda: Identity("none"))),
+        Entry("nce", "pool", "decisions", "0", "costs", _MULAMBA, _loss(losses.NCE)),
+        Entry("map", "pool", "costs", "0", "costs", _MULAMBA, _loss(losses.MAP)),
+        Entry("pointwise", "pool", "costs", "0", "costs", _MANDI, _loss(losses.PointwiseRank)),
+        Entry("pairwise", "pool", "costs", "0", "costs", _MANDI, _loss(losses.PairwiseRank)),
+        Entry("listwise", "pool", "costs", "0", "costs", _MANDI, _loss(losses.ListwiseRank)),
+    )
+}  # fmt: skip
+"""All methods, by name."""
+
+
+class MethodTable(tuple[Entry, ...]):
+    """The methods, printed as a table; an ordinary tuple of entries besides."""
+
+    def __str__(self) -> str:
+        head = ("method", "family", "needs true", "solves", "prediction in", "source")
+        rows = [(e.name, e.family, e.needs, e.solves, e.decides_on, e.source) for e in self]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [head, *rows]
+        ]
+        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+    __repr__ = __str__
+
+
+def methods() -> MethodTable:
+    """All methods with what each needs: data, solver calls a step, and where the prediction may stand.
+
+    >>> [entry.name for entry in methods() if entry.family == "black box"]
+    ['dbb', 'nid', 'straight-through']
+    """
+    return MethodTable(METHODS.values())
