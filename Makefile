@@ -48,8 +48,9 @@ docs: $(VENV)/.installed-docs ## build the site in docs/_build/html; any warning
 bench: $(VENV)/.installed-bench ## time decigrad beside its peers
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
-tables: $(VENV)/.installed ## recompute the tables that are committed in benchmarks/tables
+tables: $(VENV)/.installed-dev ## recompute the tables that are committed in benchmarks/tables
 	$(BIN)/python -m benchmarks.default_recipe
+	$(BIN)/python -m benchmarks.shortest_path
 
 clean: ## remove what was built; the environment too
 	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
