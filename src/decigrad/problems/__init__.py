@@ -14,6 +14,12 @@ from decigrad.problems.battery import (
     battery_model,
     load_battery_days,
 )
+from decigrad.problems.knapsack import (
+    knapsack_layer,
+    knapsack_model,
+    knapsack_samples,
+    knapsack_weights,
+)
 from decigrad.problems.portfolio import (
     FactorCovariance,
     PortfolioPeriods,
@@ -43,6 +49,10 @@ __all__ = [
     "battery_model",
     "factor_covariance",
     "grid_edges",
+    "knapsack_layer",
+    "knapsack_model",
+    "knapsack_samples",
+    "knapsack_weights",
     "load_battery_days",
     "load_sp500_prices",
     "portfolio_model",

@@ -19,6 +19,7 @@ import numpy as np
 
 import decigrad as dg
 from decigrad.errors import ModelError
+from decigrad.problems._polynomial import check_draws, multiplicative, polynomial
 
 PUBLISHED = {
     "spo+": {1: 15.77, 2: 10.68, 4: 7.78, 6: 8.33, 8: 10.66},
@@ -82,15 +83,12 @@ def shortest_path_samples(
         noise: half-width of the uniform multiplicative noise, 0 ≤ noise < 1.
         scaled: divide by 3.5^degree, as PyEPO does.
     """
-    if n < 1 or features < 1 or degree < 1 or int(degree) != degree:
-        raise ModelError(f"n, features and degree must be positive integers, got {n}, {features}, {degree}")
-    if not 0 <= noise < 1:
-        raise ModelError(f"noise must lie in [0, 1), got {noise}")
+    check_draws(n, features, degree, noise)
     edges = len(grid_edges(rows, cols))
     rng = np.random.RandomState(seed)
     weights = rng.binomial(1, 0.5, (edges, features))
     x = rng.normal(0, 1, (n, features))
-    expected = (x @ weights.T / np.sqrt(features) + 3.0) ** degree + 1.0
+    expected = polynomial(x, weights, degree) + 1.0
     if scaled:
         expected /= 3.5**degree
-    return x, expected * rng.uniform(1.0 - noise, 1.0 + noise, expected.shape), expected
+    return x, expected * multiplicative(rng, noise, expected.shape), expected

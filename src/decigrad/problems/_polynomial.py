@@ -1,0 +1,34 @@
+"""What the synthetic problems share: checks of their settings, and the polynomial of Elmachtoub and Grigas.
+
+With features φ ~ N(0, I_p) and a matrix W whose rows select or weigh them, entry j of a cost starts from
+
+    (W_jφ/√p + 3)^degree
+
+which a linear predictor misses for degree > 1. The order of the draws is each problem's own: its source's.
+
+Source: Elmachtoub and Grigas (2022), Smart "Predict, then Optimize", doi:10.1287/mnsc.2020.3922.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decigrad.errors import ModelError
+
+
+def check_draws(n: int, features: int, degree: int, noise: float) -> None:
+    """Refuse settings that make no sense."""
+    if n < 1 or features < 1 or degree < 1 or int(degree) != degree:
+        raise ModelError(f"n, features and degree must be positive integers, got {n}, {features}, {degree}")
+    if not 0 <= noise < 1:
+        raise ModelError(f"noise must lie in [0, 1), got {noise}")
+
+
+def polynomial(x: np.ndarray, weights: np.ndarray, degree: int) -> np.ndarray:
+    """The polynomial above, [n, d], of features [n, p] and weights [d, p]."""
+    return (x @ weights.T / np.sqrt(x.shape[1]) + 3.0) ** degree
+
+
+def multiplicative(rng: np.random.RandomState, noise: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Factors from U(1 − noise, 1 + noise)."""
+    return rng.uniform(1.0 - noise, 1.0 + noise, shape)
