@@ -256,8 +256,8 @@ class _Run:
         if np.isinf(weight) or epochs == 0:
             return FitResult(self.anchor, self.anchor, self.history, chosen, 0.0, 0)
         first = trainer.lanes([self.anchor], [everything], np.zeros(1), np.zeros(1))
-        unit = trainer.judge(first, [everything])
-        lanes = trainer.lanes([self.anchor], [everything], np.array([weight]), unit.mean)
+        unit = trainer.judge(first, [everything]).mean if weight > 0 else np.zeros(1)
+        lanes = trainer.lanes([self.anchor], [everything], np.array([weight]), unit)
         for _ in self.bar.track(range(epochs), "training"):
             self._record(trainer.epoch(lanes, self.rng), 0)
             if self.validation is not None:

@@ -70,17 +70,17 @@ def test_identity_by_hand():
 def test_perturbed_estimates_the_expected_decision_and_its_slope():
     q, sigma = np.array([1.7, 1.2]), 0.5
     scale = sigma * np.sqrt((q**2).mean()) * np.sqrt(2.0)
-    layer = choose(Perturbed(sigma, 400_000))
+    layer = choose(Perturbed(sigma, 100_000))
     first, slope = norm.cdf((q[1] - q[0]) / scale), norm.pdf((q[1] - q[0]) / scale) / scale
-    np.testing.assert_allclose(layer({"cost": q})["x"], [first, 1.0 - first], atol=3e-3)
-    np.testing.assert_allclose(pulled(layer, q, np.array([1.0, 0.0])), [-slope, slope], atol=1e-2)
-    factor = choose(Perturbed(sigma, 400_000, "multiplicative"))
+    np.testing.assert_allclose(layer({"cost": q})["x"], [first, 1.0 - first], atol=6e-3)
+    np.testing.assert_allclose(pulled(layer, q, np.array([1.0, 0.0])), [-slope, slope], atol=2e-2)
+    factor = choose(Perturbed(sigma, 100_000, "multiplicative"))
     spread = sigma * np.sqrt(2.0)
     at = norm.cdf((np.log(q[1]) - np.log(q[0])) / spread)
-    np.testing.assert_allclose(factor({"cost": q})["x"], [at, 1.0 - at], atol=3e-3)
+    np.testing.assert_allclose(factor({"cost": q})["x"], [at, 1.0 - at], atol=6e-3)
     steep = norm.pdf((np.log(q[1]) - np.log(q[0])) / spread) / spread
     np.testing.assert_allclose(
-        pulled(factor, q, np.array([1.0, 0.0])), [-steep / q[0], steep / q[1]], atol=1e-2
+        pulled(factor, q, np.array([1.0, 0.0])), [-steep / q[0], steep / q[1]], atol=2e-2
     )
 
 
@@ -88,15 +88,12 @@ def test_perturbations_with_gumbel_noise_give_softmax():
     """IMLE's noise for one nonzero entry is Gumbel's, whose perturbed choice is a softmax."""
     q = np.array([0.3, 1.0, -0.5])
     size = np.sqrt((q**2).mean())
-    layer = choose(IMLE(sigma=1.0 / size, samples=200_000, kappa=1), n=3, sense="maximize")
+    layer = choose(IMLE(sigma=1.0 / size, samples=50_000, kappa=1), n=3, sense="maximize")
     found = np.asarray(layer({"cost": q})["x"])
-    # Maximizing q is minimizing −q: noise is added to −q, so the smallest of −q + Gumbel wins.
-    rng = np.random.default_rng(0)
-    drawn = (-q + rng.gumbel(size=(400_000, 3))).argmin(1)
-    np.testing.assert_allclose(found, np.bincount(drawn, minlength=3) / 400_000, atol=0.02)
+    np.testing.assert_allclose(found, np.exp(q) / np.exp(q).sum(), atol=0.02)
 
 
-@pytest.mark.parametrize("gradient", ESTIMATORS, ids=repr)
+@pytest.mark.parametrize("gradient", [ESTIMATORS[i] for i in (0, 3, 5, 8)], ids=repr)
 def test_training_is_the_same_on_the_host_and_on_the_device(gradient):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(40, 3))

@@ -321,3 +321,28 @@ def test_pool_losses_by_hand():
     tau = 0.5 * true.std()
     p, q = (np.exp(-c / tau) / np.exp(-c / tau).sum() for c in (true[0], predicted[0]))
     assert of(losses.ListwiseRank()) == pytest.approx(-tau * (p * np.log(q)).sum())
+
+
+# ------------------------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.SPOPlus(), losses.PerturbedFenchelYoung(0.5, 2), losses.PairwiseRank()], ids=repr
+)
+def test_training_is_the_same_on_the_host_and_on_the_device(loss):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 3))
+    costs = 2.0 + np.abs(features @ rng.normal(size=(3, 2)) + 0.3 * rng.normal(size=(40, 2)))
+    data = dg.Dataset(features, targets={"cost": costs})
+    device = two()
+    host = dg.DecisionLayer(device.model, solver=dg.Oracle(lambda q: np.eye(2)[q.argmin(-1)]))
+    options = {"epochs": 3, "batch_size": 8, "selection": dg.CrossValidation(folds=2, weights=(0.1,))}
+    fits = [dg.fit(dg.Linear(), layer, data, loss, **options) for layer in (device, host)]
+    np.testing.assert_allclose(fits[0].chosen["gain"], fits[1].chosen["gain"], atol=1e-9)
+    np.testing.assert_allclose(fits[0].predictor.weight, fits[1].predictor.weight, atol=1e-9)
+    free = [
+        dg.fit(dg.Linear(), layer, data, loss, **{**options, "selection": None}) for layer in (device, host)
+    ]
+    assert np.abs(free[0].predictor.weight - free[0].two_stage.weight).max() > 1e-4
+    np.testing.assert_allclose(free[0].predictor.weight, free[1].predictor.weight, atol=1e-9)
+    assert free[0].solver_calls == free[1].solver_calls == 40 + 3 * 40 * loss.solves

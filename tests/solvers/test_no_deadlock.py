@@ -21,10 +21,8 @@ from decigrad.solvers.interior_point import InteriorPoint
 RNG = np.random.default_rng(0)
 LARGE = {
     "dense": lambda: programs.dense(RNG, 8, 50, 10, 50),
-    "dense, few rows": lambda: programs.dense(RNG, 8, 40, 0, 3),
     "everything varies": lambda: programs.everything_varies(RNG, 8),
     "low rank": lambda: programs.low_rank(RNG, 8, 80),
-    "boxed": lambda: programs.boxed(RNG, 8, 80),
     "grid": lambda: programs.FAMILIES["grid"](RNG, 8),
 }
 
@@ -81,11 +79,11 @@ def test_independent_calls_are_seen():
 @pytest.mark.parametrize("family", LARGE)
 def test_the_interior_point_runs_one_lapack_call_at_a_time(family):
     text = compiled(InteriorPoint(), LARGE[family]())
-    assert "lapack_" in text or family == "boxed"
+    assert "lapack_" in text
     assert not unordered(text)
 
 
-@pytest.mark.parametrize("family", LARGE)
+@pytest.mark.parametrize("family", ["dense", "low rank"])
 @pytest.mark.parametrize("hard", [True, False])
 def test_the_kernel_runs_one_lapack_call_at_a_time(family, hard):
     p: QuadraticProgram = LARGE[family]()

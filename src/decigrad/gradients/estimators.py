@@ -168,8 +168,8 @@ class IMLE(Estimated):
         sigma: standard deviation of the noise relative to the root mean square of q.
         lam: relative length of the step.
         samples: draws of z.
-        kappa: z is a sum of gamma variables that mimics a Gumbel over decisions with `kappa` nonzero entries;
-            None: standard normal.
+        kappa: −z is a sum of gamma variables (ten terms) that mimics a Gumbel over decisions with `kappa`
+            nonzero entries; None: z is standard normal.
         adaptive: see above.
 
     Source: Niepert, Minervini and Franceschi (2021), Implicit MLE, NeurIPS; Minervini, Franceschi and
@@ -199,7 +199,7 @@ class IMLE(Estimated):
         terms = jnp.arange(1, 11, dtype=dtype)
         shape = (10, self.samples, n)
         gamma = jax.random.gamma(key, 1.0 / self.kappa, shape, dtype) * (self.kappa / terms)[:, None, None]
-        return (gamma.sum(0) - jnp.log(10.0)) / self.kappa
+        return (jnp.log(10.0) - gamma.sum(0)) / self.kappa  # costs are minimized: q − noise
 
     def perturbed(self, q: Array, z: Array) -> Array:
         """The perturbed costs."""
