@@ -23,6 +23,8 @@ ORACLES: dict[str, LinearOracle] = {
     "ranking": oracles.Ranking(5),
     "assignment": oracles.Assignment(3),
     "spanning tree": oracles.SpanningTree(4, _DIAMOND),
+    "tsp": oracles.TSP(5),
+    "cvrp": oracles.CVRP(4, [3, 2, 2, 1], 5, 2),
     "interval scheduling": oracles.IntervalScheduling([0, 1, 2, 4, 3], [2, 3, 5, 6, 4]),
 }
 

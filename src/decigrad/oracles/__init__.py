@@ -11,6 +11,8 @@ from decigrad.oracles.paths import DagPath as DagPath
 from decigrad.oracles.paths import GraphPath as GraphPath
 from decigrad.oracles.protocol import LinearOracle as LinearOracle
 from decigrad.oracles.protocol import Oracle as Oracle
+from decigrad.oracles.routing import CVRP as CVRP
+from decigrad.oracles.routing import TSP as TSP
 from decigrad.oracles.sets import Enumeration as Enumeration
 from decigrad.oracles.sets import Ranking as Ranking
 from decigrad.oracles.sets import Simplex as Simplex

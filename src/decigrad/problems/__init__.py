@@ -36,6 +36,7 @@ from decigrad.problems.shortest_path import (
     shortest_path_model,
     shortest_path_samples,
 )
+from decigrad.problems.tsp import tsp_layer, tsp_model, tsp_samples
 
 __all__ = [
     "BatteryDays",
@@ -62,6 +63,9 @@ __all__ = [
     "shortest_path_layer",
     "shortest_path_model",
     "shortest_path_samples",
+    "tsp_layer",
+    "tsp_model",
+    "tsp_samples",
     "tutorial_draws",
     "walk_forward",
 ]
