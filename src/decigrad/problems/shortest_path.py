@@ -37,7 +37,7 @@ def grid_edges(rows: int, cols: int) -> list[tuple[int, int]]:
     """
     if rows < 1 or cols < 1 or rows * cols < 2:
         raise ModelError(f"a grid needs at least two nodes, got {rows} × {cols}")
-    return list(dg.oracles.GridPath(rows, cols).edges())
+    return [(int(tail), int(head)) for tail, head in dg.oracles.GridPath(rows, cols).edges()]
 
 
 def shortest_path_model(rows: int = 5, cols: int = 5) -> dg.Model:
