@@ -32,6 +32,8 @@ from decigrad.problems.knapsack import (
     knapsack_samples,
     knapsack_weights,
 )
+from decigrad.problems.matching import matching_layer, matching_model, matching_samples
+from decigrad.problems.newsvendor import newsvendor_model, newsvendor_samples
 from decigrad.problems.portfolio import (
     FactorCovariance,
     PortfolioPeriods,
@@ -42,12 +44,15 @@ from decigrad.problems.portfolio import (
     portfolio_periods,
     walk_forward,
 )
+from decigrad.problems.ranking import ranking_layer, ranking_model, ranking_samples
+from decigrad.problems.selection import selection_layer, selection_model, selection_samples
 from decigrad.problems.shortest_path import (
     grid_edges,
     shortest_path_layer,
     shortest_path_model,
     shortest_path_samples,
 )
+from decigrad.problems.terrain import terrain_layer, terrain_model, terrain_samples
 from decigrad.problems.tsp import tsp_layer, tsp_model, tsp_samples
 
 __all__ = [
@@ -76,15 +81,29 @@ __all__ = [
     "load_energy_prices",
     "load_scheduling",
     "load_sp500_prices",
+    "matching_layer",
+    "matching_model",
+    "matching_samples",
+    "newsvendor_model",
+    "newsvendor_samples",
     "portfolio_model",
     "portfolio_periods",
+    "ranking_layer",
+    "ranking_model",
+    "ranking_samples",
     "returns_model",
     "returns_samples",
     "scheduling_model",
     "scheduling_starts",
+    "selection_layer",
+    "selection_model",
+    "selection_samples",
     "shortest_path_layer",
     "shortest_path_model",
     "shortest_path_samples",
+    "terrain_layer",
+    "terrain_model",
+    "terrain_samples",
     "tsp_layer",
     "tsp_model",
     "tsp_samples",

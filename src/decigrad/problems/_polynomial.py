@@ -32,3 +32,21 @@ def polynomial(x: np.ndarray, weights: np.ndarray, degree: int) -> np.ndarray:
 def multiplicative(rng: np.random.RandomState, noise: float, shape: tuple[int, ...]) -> np.ndarray:
     """Factors from U(1 − noise, 1 + noise)."""
     return rng.uniform(1.0 - noise, 1.0 + noise, shape)
+
+
+def polynomial_costs(
+    n: int, seed: int, size: int, features: int, degree: int, noise: float, scaled: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features [n, p], costs [n, size] and the expected costs, as PyEPO draws those of shortest paths.
+
+    c = [ (Bφ/√p + 3)^degree + 1 ] / 3.5^degree · U(1 − noise, 1 + noise), drawn in the order B, φ, noise;
+    without the division unless `scaled`.
+    """
+    check_draws(n, features, degree, noise)
+    rng = np.random.RandomState(seed)
+    selection = rng.binomial(1, 0.5, (size, features))
+    x = rng.normal(0, 1, (n, features))
+    expected = polynomial(x, selection, degree) + 1.0
+    if scaled:
+        expected /= 3.5**degree
+    return x, expected * multiplicative(rng, noise, expected.shape), expected

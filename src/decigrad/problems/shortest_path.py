@@ -19,7 +19,7 @@ import numpy as np
 
 import decigrad as dg
 from decigrad.errors import ModelError
-from decigrad.problems._polynomial import check_draws, multiplicative, polynomial
+from decigrad.problems._polynomial import polynomial_costs
 
 PUBLISHED = {
     "spo+": {1: 15.77, 2: 10.68, 4: 7.78, 6: 8.33, 8: 10.66},
@@ -83,12 +83,4 @@ def shortest_path_samples(
         noise: half-width of the uniform multiplicative noise, 0 ≤ noise < 1.
         scaled: divide by 3.5^degree, as PyEPO does.
     """
-    check_draws(n, features, degree, noise)
-    edges = len(grid_edges(rows, cols))
-    rng = np.random.RandomState(seed)
-    weights = rng.binomial(1, 0.5, (edges, features))
-    x = rng.normal(0, 1, (n, features))
-    expected = polynomial(x, weights, degree) + 1.0
-    if scaled:
-        expected /= 3.5**degree
-    return x, expected * multiplicative(rng, noise, expected.shape), expected
+    return polynomial_costs(n, seed, len(grid_edges(rows, cols)), features, degree, noise, scaled)
