@@ -28,6 +28,9 @@ Cut = tuple[tuple[int, ...], float]
 ROUNDING = 1e-7
 """What is this close to an integer is one; a cut that is violated by less is satisfied."""
 
+UNDECIDED = 0.2
+"""Variables this far from an integer are preferred for branching."""
+
 SCALE = 2.0**20
 """The largest cost is scaled to between half of this and this, ..."""
 SPREAD = 2.0**-13
@@ -119,10 +122,12 @@ class CuttingPlanes:
             if x is None:
                 continue
             whole: Array = np.round(x)
-            j = int(np.argmax(abs(x - whole)))
-            if abs(x[j] - whole[j]) <= ROUNDING:
+            fraction = abs(x - whole)
+            if fraction.max() <= ROUNDING:
                 best, found = float(cost @ whole), whole + 0.0  # no −0
                 continue
+            # The dearest variable that is far from an integer: its bounds move the objective most.
+            j = int(np.argmax(fraction + np.where(fraction > UNDECIDED, abs(cost), 0.0)))
             below, above = upper.copy(), lower.copy()
             below[j], above[j] = np.floor(x[j]), np.ceil(x[j])
             sides = [(lower, below), (above, upper)]
