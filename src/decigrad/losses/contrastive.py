@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from decigrad.errors import ModelError
 from decigrad.losses.protocol import Batch, Parameters
 from decigrad.losses.surrogate import Surrogate, cost_of
+from decigrad.program import QuadraticProgram
 
 if TYPE_CHECKING:
     from decigrad.layer import DecisionLayer
@@ -32,10 +33,28 @@ class Pooled(Surrogate):
 
 
 def _on_pool(layer: DecisionLayer, batch: Batch, parameters: Parameters) -> Any:
-    """f of every decision in the pool, [K, *batch]."""
-    lead = batch.weight.ndim
-    pool = {name: x.reshape(x.shape[:1] + (1,) * lead + x.shape[1:]) for name, x in batch.pool.items()}
-    return cost_of(layer, pool, {**batch.known, **parameters})
+    """f of every decision in the pool, [K, *batch].
+
+    f(x; c) = q(c)ᵀx + r(c) + ½xᵀPx in the program, so the pool's values are one matrix product; the quadratic
+    part is computed once unless P differs by sample. Where the objective has piecewise-linear terms, whose
+    auxiliary columns the pool does not hold, the stated expression is evaluated instead.
+    """
+    lead, form = batch.weight.shape, layer.form
+    count = next(iter(batch.pool.values())).shape[0]
+    given = {**batch.known, **parameters}
+    if form.n > form.num_user:
+        pool = {n: x.reshape(x.shape[:1] + (1,) * len(lead) + x.shape[1:]) for n, x in batch.pool.items()}
+        return cost_of(layer, pool, given)
+    flat = jnp.concatenate([jnp.reshape(batch.pool[name], (count, -1)) for name in form.offsets], axis=1)
+
+    def one(program: QuadraticProgram, weight: Any) -> Any:
+        linear = jnp.matmul(flat, program.q, precision=jax.lax.Precision.HIGHEST) + program.r
+        if program.linear:
+            return linear
+        return linear + 0.5 * (flat * jax.vmap(program.P.matvec)(flat)).sum(-1)
+
+    found = layer.over_batch(given, one, jnp.reshape(batch.weight, -1))
+    return found.T.reshape(count, *lead)
 
 
 @dataclass(frozen=True)
