@@ -42,6 +42,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "data": (4, "data"),
     "predictors": (4, "predictors"),
     "training": (5, "training"),
+    "selection": (5, "training"),
     "steps": (5, "training"),
     "registry": (5, "training"),
     "trainer": (5, "training"),

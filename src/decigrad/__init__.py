@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from decigrad.predictors import MLP as MLP
     from decigrad.predictors import Linear as Linear
     from decigrad.program import Status as Status
+    from decigrad.registry import Auto as Auto
     from decigrad.registry import Method as Method
     from decigrad.registry import methods as methods
-    from decigrad.training import CrossValidation as CrossValidation
-    from decigrad.training import HoldOut as HoldOut
+    from decigrad.selection import CrossValidation as CrossValidation
+    from decigrad.selection import HoldOut as HoldOut
     from decigrad.training import fit as fit
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ _HOMES = {
     "Identity": "decigrad.gradients",
     "IMLE": "decigrad.gradients",
     "Perturbed": "decigrad.gradients",
+    "Auto": "decigrad.registry",
     "Method": "decigrad.registry",
     "methods": "decigrad.registry",
     "Smoothed": "decigrad.gradients",
@@ -71,8 +73,8 @@ _HOMES = {
     "Linear": "decigrad.predictors",
     "MLP": "decigrad.predictors",
     "Status": "decigrad.program",
-    "CrossValidation": "decigrad.training",
-    "HoldOut": "decigrad.training",
+    "CrossValidation": "decigrad.selection",
+    "HoldOut": "decigrad.selection",
     "fit": "decigrad.training",
 }
 """Public names that are imported at first use, so that `import decigrad` costs little beside JAX."""

@@ -4,18 +4,19 @@
     dg.compare(layer, train, test, methods=["two-stage", "spo+", "pfyl"])
 
 A method is a loss, a gradient of the decision, or both; for settings other than the defaults pass the loss
-itself, or a `Method`.
+itself, or a `Method`. "auto" tries a few and keeps the one with the least cross-validated regret (`Auto`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from decigrad import losses
+from decigrad.errors import ModelError
 from decigrad.gradients import IMLE, BlackBox, Identity, Perturbed
-from decigrad.losses import Loss, Regret
+from decigrad.losses import Regret
 
 if TYPE_CHECKING:
     from decigrad.layer import DecisionLayer
@@ -26,13 +27,13 @@ class Method:
     """One way to train: a loss, a predictor, the gradient of the decision, and options of `fit`.
 
     Args:
-        loss: what is minimized.
+        loss: what is minimized, a `Loss`; or `Auto()`.
         predictor: in place of the comparison's.
         options: of `fit`, as pairs.
         gradient: in place of the layer's (see `decigrad.gradients`).
     """
 
-    loss: Loss
+    loss: Any
     predictor: Any = None
     options: tuple[tuple[str, Any], ...] = ()
     gradient: Any = None
@@ -119,6 +120,73 @@ class MethodTable(tuple[Entry, ...]):
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
     __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Two-stage and a short list of methods; the one with the least held-out regret is refitted on all data.
+
+    All candidates see the same folds, so their gains over two-stage are comparable; one that does not beat
+    two-stage by the selection's caution leaves two-stage. Pass it as `fit(..., loss=Auto(...))`, or by name,
+    "auto".
+
+    Args:
+        methods: names to try; by default those of `shortlist`, for the structure of the problem.
+        cost: of the decision, as in `Regret`; then only methods that can train for it are tried.
+        solver_calls: budget of all candidates together, split evenly; selection stops where it is spent (the
+            final training comes on top). None: `epochs` alone limits.
+    """
+
+    methods: tuple[str, ...] | None = None
+    cost: Any = None
+    solver_calls: int | None = None
+
+    def candidates(self, layer: DecisionLayer) -> dict[str, Method]:
+        """The methods that fit the layer, in the order in which they are tried."""
+        if self.methods is not None and not self.methods:
+            raise ModelError("Auto needs at least one method beside two-stage")
+        found, refused = {}, None
+        for name in shortlist(layer) if self.methods is None else self.methods:
+            method = named(name)
+            if self.cost is not None:
+                if not hasattr(method.loss, "cost"):
+                    continue
+                method = replace(method, loss=replace(method.loss, cost=self.cost))
+            try:
+                method.loss.check(layer)
+                method.layer(layer)
+            except ModelError as error:
+                refused = error
+            else:
+                found[name] = method
+        if not found:
+            raise refused or ModelError(f"Auto: none of {self.methods} trains for another cost; try 'regret'")
+        return found
+
+
+def shortlist(layer: DecisionLayer) -> tuple[str, ...]:
+    """What `Auto` tries, by what the predictions enter.
+
+    An objective with curvature, or predictions in constraints: the exact derivative first. A linear or
+    integer program with predicted costs: methods that were best or close to it somewhere on our tables, cheap
+    ones first.
+    """
+    if layer.form.depends("P", "A", "b", "G", "h", "lb", "ub") & set(layer.predicts):
+        return "regret", "sfge"
+    if not layer.form.linear:
+        return "regret", "spo+"
+    return "spo+", "pairwise", "map", "pfyl", "nid"
+
+
+def named(name: str) -> Method:
+    """The method of this name with its defaults.
+
+    Raises:
+        ModelError: there is none; the message lists all.
+    """
+    if name not in METHODS:
+        raise ModelError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name].make()
 
 
 def methods() -> MethodTable:

@@ -18,8 +18,9 @@ from decigrad.evaluation.metrics import Evaluation, plain
 from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, LeastSquares, Loss, Regret
 from decigrad.predictors import Linear, outputs_of, predict
-from decigrad.registry import METHODS, Method
-from decigrad.training import CrossValidation, FitResult, fit
+from decigrad.registry import METHODS, Auto, Method
+from decigrad.selection import CrossValidation, FitResult
+from decigrad.training import fit
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,6 +103,7 @@ def _sense(layer: DecisionLayer) -> str:
 def _named_methods(linear: bool, selection: Any) -> dict[str, Method]:
     cross = (("selection", selection),)
     found = {name: replace(entry.make(), options=cross) for name, entry in METHODS.items()}
+    found["auto"] = Method(Auto(), options=cross)
     found["two-stage"] = Method(LeastSquares()) if linear else Method(MSE(), options=cross)
     return found
 
@@ -188,7 +190,7 @@ def compare(
         layer: the decision layer.
         train: training data, shared by all seeds; or a function `seed -> (train, test)` that draws both.
         test: test data, never used in training; omitted when `train` draws it.
-        methods: names of `decigrad.methods()`, or a dict from labels to names, losses or `Method`s.
+        methods: names of `decigrad.methods()`, "auto", or a dict from labels to names, losses or `Method`s.
         seeds: how many (0, 1, …), or the seeds themselves. They shuffle, initialize and fold.
         predictor: `Linear()` by default; any predictor of `fit`.
         baseline: the method that the others are paired with; it is added when it is missing.

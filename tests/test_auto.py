@@ -1,0 +1,101 @@
+"""`fit(..., loss="auto")` and by name: candidates by structure, the same folds, two-stage included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import decigrad as dg
+from decigrad.problems import allocation_model, newsvendor_model, selection_layer, selection_samples
+from decigrad.predictors import predict
+from decigrad.registry import METHODS, named, shortlist
+
+OPTIONS = {"epochs": 4, "selection": dg.CrossValidation(folds=3), "progress": False}
+
+
+@pytest.fixture(scope="module")
+def layer():
+    return selection_layer(8, 3)
+
+
+@pytest.fixture(scope="module")
+def data():
+    features, costs, _ = selection_samples(60, items=8, degree=6)
+    return dg.Dataset(features, targets={"cost": costs})
+
+
+def predictions(result, data):
+    return predict(result.predictor, data.features, (("cost", (8,)),))["cost"]
+
+
+def test_the_best_candidate_is_what_fitting_it_alone_gives(layer, data):
+    auto = dg.fit(dg.Linear(), layer, data, loss=dg.Auto(("spo+", "map")), seed=3, **OPTIONS)
+    alone = {name: dg.fit(dg.Linear(), layer, data, loss=name, seed=3, **OPTIONS) for name in ("spo+", "map")}
+    gain = {
+        name: fit.chosen["gain"] - 0.5 * fit.chosen["standard_error"] if fit.chosen["epochs"] else 0.0
+        for name, fit in alone.items()
+    }
+    assert auto.chosen["advantages"] == pytest.approx(gain)
+    best = max(gain, key=lambda name: gain[name])
+    assert gain[best] > 0 and auto.chosen["method"] == best
+    np.testing.assert_allclose(predictions(auto, data), predictions(alone[best], data), rtol=1e-9)
+    assert auto.solver_calls > alone[best].solver_calls
+
+
+def test_two_stage_wins_where_nothing_beats_it(layer):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 2))
+    noiseless = dg.Dataset(features, targets={"cost": 5.0 + features @ rng.normal(size=(2, 8))})
+    result = dg.fit(dg.Linear(), layer, noiseless, loss="auto", **OPTIONS)
+    assert result.chosen["method"] == "two-stage" and set(result.chosen["advantages"].values()) == {0.0}
+    np.testing.assert_allclose(predictions(result, noiseless), noiseless.targets["cost"], atol=1e-6)
+
+
+def test_a_budget_of_solver_calls_ends_the_selection(layer, data):
+    free = dg.fit(dg.Linear(), layer, data, loss=dg.Auto(("spo+",)), **OPTIONS)
+    tight = dg.fit(dg.Linear(), layer, data, loss=dg.Auto(("spo+",), solver_calls=1), **OPTIONS)
+    assert tight.chosen["epochs"] <= 1
+    assert tight.solver_calls < free.solver_calls
+
+
+def test_hold_out_keeps_the_candidate_with_the_best_validation(layer, data):
+    options = {**OPTIONS, "selection": dg.HoldOut(0.3)}
+    auto = dg.fit(dg.Linear(), layer, data, loss=dg.Auto(("spo+", "pfyl")), **options)
+    alone = {name: dg.fit(dg.Linear(), layer, data, loss=name, **options) for name in ("spo+", "pfyl")}
+    assert auto.chosen["validation"] == min(fit.chosen["validation"] for fit in alone.values())
+
+
+def test_the_short_list_follows_the_structure(layer):
+    assert "spo+" in shortlist(layer)
+    assert shortlist(dg.DecisionLayer(allocation_model()))[0] == "regret"
+    assert "spo+" not in shortlist(dg.DecisionLayer(newsvendor_model(3)))
+
+
+def test_another_cost_leaves_the_methods_that_train_for_it(layer):
+    cost = dg.sum(layer.model.variables["x"] * layer.model.parameters["cost"]) * 2.0
+    found = dg.Auto(("spo+", "regret", "sfge"), cost=cost).candidates(layer)
+    assert list(found) == ["regret", "sfge"]
+    assert all(method.loss.cost is cost for method in found.values())
+
+
+def test_compare_takes_auto(layer, data):
+    compared = dg.compare(layer, data, data, methods=["two-stage", "auto"], seeds=1, epochs=2, progress=False)
+    assert compared.results["auto"][0].chosen["method"] in METHODS
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "message"),
+    [
+        ("spo", {}, "no method 'spo'; there are two-stage, mse"),
+        (dg.Auto(()), {}, "at least one method"),
+        (dg.Auto(("spo+", "nonsense")), {}, "nonsense"),
+        ("auto", {"selection": None}, "needs a selection"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(layer, data, loss, options, message):
+    with pytest.raises(dg.ModelError, match=message):
+        dg.fit(dg.Linear(), layer, data, loss=loss, **{**OPTIONS, **options})
+
+
+def test_names_are_those_of_the_table():
+    assert named("spo+").loss == dg.losses.SPOPlus()
