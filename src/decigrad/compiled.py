@@ -17,7 +17,7 @@ from decigrad.canonical import CanonicalForm
 from decigrad.gradients.implicit import Coupling, Gradient, residual
 from decigrad.program import QuadraticProgram, RawResult, Solver, batched
 
-_PARTS = ("P", "q", "r", "A", "b", "G", "h", "lb", "ub")
+PARTS = ("P", "q", "r", "A", "b", "G", "h", "lb", "ub")
 
 
 def float64() -> Any:
@@ -57,7 +57,7 @@ def _program_function(form: CanonicalForm, mapped: frozenset[str], fixed: dict[s
     template = form.assemble(ones)
     structure = jax.tree_util.tree_structure(template)
     leaves, position = [], 0
-    for part in _PARTS:
+    for part in PARTS:
         count = len(jax.tree_util.tree_leaves(getattr(template, part)))
         if form.depends(part) & mapped:
             leaves += list(range(position, position + count))

@@ -16,9 +16,9 @@ from decigrad.errors import ModelError
 from decigrad.expressions.expression import Expression, evaluate, parameters_of, topological
 from decigrad.gradients import estimated, implicit
 from decigrad.gradients.estimated import Estimated
-from decigrad.gradients.methods import KKT
+from decigrad.gradients.methods import KKT, RelaxationGradient
 from decigrad.model import Model
-from decigrad.program import Solver, Status
+from decigrad.program import QuadraticProgram, RawResult, Solver, Status, gives_multipliers
 from decigrad.solution import Solution, Solutions, count_kinks
 from decigrad.solving import explain, failure, resolve, run
 
@@ -70,12 +70,16 @@ class DecisionLayer:
         template = compiled.programs(
             self.form, {n: np.ones(p.shape) for n, p in self.parameters.items()}, frozenset()
         )
-        chosen, self.why = resolve(solver, self.gradient.program(template))
-        self.solver = self.gradient.solver(chosen)
+        asked = self.gradient.solver(solver, template)
+        self.solver, self.why = resolve(asked, self.gradient.program(template))
         if isinstance(self.gradient, Estimated):
             self._refuse_more_than_costs()
-        if self.solver is not chosen:
-            self.why = f"{self.solver.name}: the gradient {self.gradient} needs it"
+        if asked is not solver:
+            self.why = f"{self.solver.name}: the gradient {self.gradient} needs it ({self.why})"
+        self.backward: DecisionLayer | None = None
+        """The layer that is differentiated in place of this one."""
+        if isinstance(self.gradient, RelaxationGradient):
+            self.backward = self.with_gradient(self.gradient.smoothed)
 
     def _refuse_more_than_costs(self) -> None:
         if found := self.form.depends("P", "A", "b", "G", "h", "lb", "ub") & set(self.predicts):
@@ -89,7 +93,7 @@ class DecisionLayer:
         values = tuple(
             (n, None if p.value is None else p.value.tobytes()) for n, p in self.parameters.items()
         )
-        return id(self.form), self.solver, self.gradient, self.predicts, self.sign, values
+        return id(self.form), self.solver, self.gradient, self.predicts, self.sign, values, self.backward
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DecisionLayer) and self._identity() == other._identity()
@@ -126,6 +130,11 @@ class DecisionLayer:
         """Decisions and status by sample, inside a trace."""
         if isinstance(self.gradient, Estimated):
             return self._traced_estimate(params, jax.random.PRNGKey(0) if key is None else key)
+        if self.backward is not None:
+            decided, status = self.with_gradient(KKT()).traced(jax.lax.stop_gradient(dict(params)))
+            smooth, other = self.backward.traced(params)
+            valued = {n: implicit.with_derivative_of(x, smooth[n]) for n, x in decided.items()}
+            return valued, jnp.maximum(status, other)
         values, lead = self._arranged(params, jnp)
         axes = self._axes(values)
         if all(axis is None for axis in axes.values()):  # one sample, whatever axes it was given with
@@ -146,9 +155,25 @@ class DecisionLayer:
         x, status = jax.vmap(one, in_axes=(axes, 0))(values, keys)
         return self.form.split(x.reshape(lead + x.shape[1:])), status.reshape(lead)
 
+    def check_derivative(self) -> None:
+        """Refuse to differentiate decisions in predictions where the solver leaves that undefined.
+
+        Raises:
+            ModelError: a predicted parameter enters constraints and the solver is an oracle, which gives no
+                multipliers; or the oracle's decisions are not vertices and their derivative is unknown.
+        """
+        if not isinstance(self.gradient, Estimated):
+            predicted = set(self.predicts)
+            parts = [part for part in compiled.PARTS if self.form.depends(part) & predicted]
+            entering = self.form.depends(*implicit.undefined(self.solver)) & predicted
+            implicit.refuse(self.solver, parts, sorted(entering))
+
     def saved(self, solutions: Solutions, cotangent: Any) -> Any:
         """What `pairing` needs of solutions of this layer, and of the cotangent of their decisions."""
+        if self.backward is not None:
+            return self.backward.saved(self.backward.relaxed(solutions), cotangent)
         if not isinstance(self.gradient, Estimated):
+            self.check_derivative()
             multiplier = solutions.adjoint(cotangent, self.form)
             return multiplier, solutions.raw, self.gradient.coupling(solutions.program, solutions.raw)
         z, forward = solutions.noise
@@ -164,6 +189,8 @@ class DecisionLayer:
 
     def pairing(self, params: Mapping[str, Any], saved: Any) -> Any:
         """A number, inside a trace, whose negative gradient in the parameters is the pullback of `saved`."""
+        if self.backward is not None:
+            return self.backward.pairing(params, saved)
         if isinstance(self.gradient, Estimated):
             function = self.gradient.pairing
         else:
@@ -220,13 +247,13 @@ class DecisionLayer:
             "why": self.why,
             "iterations": raw.iterations.reshape(lead),
             "seconds": time.perf_counter() - start,
-            "kinks": count_kinks(program, raw).reshape(lead),
+            "kinks": self._kinks(program, raw).reshape(lead),
             "handed_on": handed_on.reshape(lead),
         }
         solutions = Solutions(
             x=self.form.split(raw.x.reshape(lead + raw.x.shape[1:])),
             objective=self.sign * np.asarray(stated.objective(raw.x)).reshape(lead),
-            duals=self.form.multipliers(*(a.reshape(lead + a.shape[1:]) for a in (raw.y, raw.z, raw.w))),
+            duals=self._duals(raw, lead),
             status=raw.status.reshape(lead),
             stats=stats,
             program=program,
@@ -237,6 +264,16 @@ class DecisionLayer:
         if throw and solutions.failed.size:
             self._raise(solutions)
         return solutions
+
+    def _duals(self, raw: RawResult, lead: tuple[int, ...]) -> dict[str, np.ndarray]:
+        if not gives_multipliers(self.solver):
+            return {}
+        return self.form.multipliers(*(a.reshape(lead + a.shape[1:]) for a in (raw.y, raw.z, raw.w)))
+
+    def _kinks(self, program: QuadraticProgram, raw: RawResult) -> np.ndarray:
+        if not gives_multipliers(self.solver):
+            return np.zeros(raw.status.shape, int)
+        return np.broadcast_to(count_kinks(program, raw), raw.status.shape)
 
     def objective(self, decisions: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
         """The model's own objective f(x; p) by sample, [*batch]; differentiable in both.

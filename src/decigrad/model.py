@@ -22,7 +22,7 @@ from decigrad.expressions.expression import (
     as_expression,
     topological,
 )
-from decigrad.program import QuadraticProgram, RawResult, Solver, Status
+from decigrad.program import QuadraticProgram, RawResult, Solver, Status, gives_multipliers
 from decigrad.solution import Solution
 from decigrad.solving import explain, failure, resolve, run
 
@@ -280,13 +280,14 @@ class Model:
         solution = Solution(
             x=form.split(raw.x[0]),
             objective=sign * float(np.asarray(program.objective(raw.x))[0]),
-            duals=form.multipliers(raw.y[0], raw.z[0], raw.w[0]),
+            duals=form.multipliers(raw.y[0], raw.z[0], raw.w[0]) if gives_multipliers(solver) else {},
             status=status,
             stats=stats,
             _form=form,
             _values=values,
             _program=program,
             _raw=raw,
+            _solver=solver,
             _sense=sign,
         )
         if status in (

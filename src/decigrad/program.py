@@ -210,6 +210,11 @@ class QuadraticProgram:
         return self.P.matvec(x) + self.q + self.A.rmatvec(y) + self.G.rmatvec(z) + w
 
 
+def gives_multipliers(solver: Solver) -> bool:
+    """Whether a solver's multipliers and active set are those of the KKT conditions; an oracle has none."""
+    return bool(getattr(solver, "multipliers", True))
+
+
 def batched(program: QuadraticProgram) -> QuadraticProgram:
     """A single program as a batch of one."""
     return jax.tree_util.tree_map(lambda a: a[None], program)
@@ -246,7 +251,8 @@ class Solver(Protocol):
     batch); the others are JAX functions. `refuses` says why a class of programs is not for this solver,
     judged by static facts alone (shapes, operator types, `integer`, `linear`), or returns None. A device
     solver may have a method `second(program)`: the host solver that outside `jit` is asked about the samples
-    it gives up on, or None.
+    it gives up on, or None. A solver that finds decisions without multipliers, as an oracle does, says so by
+    `multipliers = False`, and by `vertex` whether its decisions are vertices.
     """
 
     @property

@@ -14,7 +14,7 @@ from decigrad.expressions.expression import Parameter
 from decigrad.gradients import implicit
 from decigrad.gradients.implicit import Coupling, Gradient
 from decigrad.gradients.methods import KKT
-from decigrad.program import QuadraticProgram, RawResult, Status
+from decigrad.program import QuadraticProgram, RawResult, Solver, Status
 
 
 @dataclass
@@ -27,7 +27,8 @@ class Solution:
         duals: multipliers by constraint name, shaped like the constraint, and "NAME.lb" / "NAME.ub" for
             the bounds of variable NAME. They belong to the minimization form (−f under `maximize`) with
             the Lagrangian f + yᵀ(left − right) for equalities and inequality multipliers ≥ 0, whichever
-            way the inequality is written. For an infeasible model: the Farkas certificate.
+            way the inequality is written. For an infeasible model: the Farkas certificate. Empty where the
+            solver is an oracle, which has none.
         status: a `Status`.
         stats: solver and the reason for it, iterations, seconds; `handed_on` (the solver gave up, and the
             answer is that of its second, see `Solver`); `kinks` (constraints active with a zero
@@ -47,6 +48,7 @@ class Solution:
     _values: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
     _program: QuadraticProgram = field(repr=False, default=None)  # type: ignore[assignment]
     _raw: RawResult = field(repr=False, default=None)  # type: ignore[assignment]
+    _solver: Solver = field(repr=False, default=None)  # type: ignore[assignment]
     _sense: float = field(repr=False, default=1.0)
     _jacobian: np.ndarray | None = field(repr=False, default=None)
 
@@ -60,8 +62,12 @@ class Solution:
 
         Equals ∂L/∂p at the solution: for a cost vector it is x*. Shaped like the parameter, with the
         sign of the user's own objective.
+
+        Raises:
+            ModelError: the solve failed; or the parameter enters constraints and the solver is an oracle.
         """
         name = self._name(parameter)
+        implicit.refuse(self._solver, self._entered([name]) - {"q"}, [name])
         return self._sense * compiled.envelope(self._form, self._values, self._single())[name]
 
     def sensitivity_matrix(self, parameter: Parameter | str | None = None) -> np.ndarray:
@@ -70,7 +76,12 @@ class Solution:
         Rows: variables in order of declaration, C order within each. Columns: entries of `parameter`, or
         of all parameters in order of declaration. Exact at any active set; zero where a vertex does not
         move; at kinks see `decigrad.gradients.implicit`.
+
+        Raises:
+            ModelError: as in `gradient`; or the solver is an oracle whose decisions are not vertices.
         """
+        names = [*self._form.parameters] if parameter is None else [self._name(parameter)]
+        implicit.refuse(self._solver, self._entered(names), names)
         matrix = self._sensitivity()
         if parameter is None:
             return matrix
@@ -113,6 +124,11 @@ class Solution:
             self._jacobian = np.ascontiguousarray(moved[0, : self._form.num_user])
         return self._jacobian
 
+    def _entered(self, names: list[str]) -> set[str]:
+        """The parts of the program that parameters enter."""
+        self._require_optimal()
+        return {part for part in compiled.PARTS if self._form.depends(part) & set(names)}
+
     def _name(self, parameter: Parameter | str) -> str:
         name = parameter if isinstance(parameter, str) else parameter.name
         if name not in self._form.parameters:
@@ -137,7 +153,7 @@ class Solutions:
     Attributes:
         x: decisions by variable name, [*batch, *shape]; NaN in failed samples.
         objective: value of the user's own objective, [*batch].
-        duals: multipliers by constraint name, [*batch, *shape] (see `Solution.duals`).
+        duals: multipliers by constraint name, [*batch, *shape]; empty for an oracle (see `Solution.duals`).
         status: `Status` by sample, int [*batch].
         stats: solver and the reason for it, iterations by sample, seconds in all, `kinks` by sample,
             and which samples the solver gave up on and `handed_on` to a second one.

@@ -68,6 +68,8 @@ class Trainer:
         seed: int = 0,
         averaging: bool = False,
     ) -> None:
+        if loss.decides and loss.through:
+            layer.check_derivative()
         self.averaging = averaging
         self.layer, self.loss, self.data = layer, loss, data
         self.key, self.epochs = jax.random.PRNGKey(seed), 0

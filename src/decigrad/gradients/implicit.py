@@ -22,8 +22,9 @@ Amos and Kolter (2017), OptNet.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,16 @@ import numpy as np
 
 from decigrad import kkt
 from decigrad.batching import device_call, host_call
-from decigrad.program import Array, QuadraticProgram, RawResult, Solver, Status, namespace
+from decigrad.errors import ModelError
+from decigrad.program import (
+    Array,
+    QuadraticProgram,
+    RawResult,
+    Solver,
+    Status,
+    gives_multipliers,
+    namespace,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -45,22 +55,63 @@ class Coupling:
     upper: Array
 
 
-class Gradient(Protocol):
-    """How the derivative of a decision is defined; a value of `DecisionLayer(gradient=...)`."""
+class Gradient:
+    """How the derivative of a decision is defined; a value of `DecisionLayer(gradient=...)`.
 
-    changes_forward: bool
+    As it stands: that of the model's own program, at its active set.
+    """
+
+    changes_forward = False
 
     def program(self, program: QuadraticProgram) -> QuadraticProgram:
         """The program that is solved and differentiated in place of the model's."""
-        ...
+        return program
 
-    def solver(self, solver: Solver) -> Solver:
-        """The solver that is used in place of the layer's."""
-        ...
+    def solver(self, asked: str | Solver, program: QuadraticProgram) -> str | Solver:
+        """What to solve it with in place of the layer's solver; `program` is the model's own."""
+        return asked
 
     def coupling(self, program: QuadraticProgram, raw: RawResult) -> Coupling:
         """The coupling of the constraints at the solution, batched or single."""
-        ...
+        xp = namespace(program.q, raw.x)
+        return Coupling(
+            rows=xp.where(raw.active, 0.0, xp.inf),
+            bounds=xp.where(raw.fixed != 0, 0.0, xp.inf),
+            upper=xp.where(raw.fixed > 0, 1.0, 0.0),
+        )
+
+    def curved(self, program: QuadraticProgram, raw: RawResult) -> QuadraticProgram:
+        """The solved program with the curvature at the solution of what it does not state."""
+        return program
+
+    def stated(self, program: QuadraticProgram, raw: RawResult) -> RawResult:
+        """The result with multipliers in the unit of the model's own `program`."""
+        return raw
+
+
+def undefined(solver: Solver) -> tuple[str, ...]:
+    """The parts of a program in which the solver's decisions have no derivative."""
+    if gives_multipliers(solver):
+        return ()
+    constraints = ("A", "b", "G", "h", "lb", "ub")
+    return constraints if getattr(solver, "vertex", True) else ("q", *constraints)
+
+
+def refuse(solver: Solver, moving: Iterable[str], parameters: Iterable[str] = ()) -> None:
+    """Raise where a derivative is asked for that the solver's decisions do not have.
+
+    `moving` are the parts of the program that `parameters` enter.
+    """
+    if not (found := [part for part in undefined(solver) if part in set(moving)]):
+        return
+    who = f"of {', '.join(map(repr, parameters))}, which enters" if parameters else "of what enters"
+    where, advice = "the cost", "an estimated gradient such as BlackBox(), or a loss such as SPOPlus()"
+    if found != ["q"]:
+        where, advice = "constraints", "a solver with multipliers ('highs'), or ScoreFunction()"
+    raise ModelError(
+        f"{solver.name} finds decisions without multipliers, so there is no derivative {who} {where} "
+        f"({', '.join(found)}): use {advice}"
+    )
 
 
 def pairing(gradient: Gradient, program: QuadraticProgram, saved: Any) -> Array:
@@ -99,17 +150,30 @@ def adjoint(program: QuadraticProgram, gradient: Gradient, raw: RawResult, cotan
     pad = kkt.pack(
         np.nan_to_num(cotangent), *(np.zeros((lead, a.shape[-1])) for a in (program.b, program.h, program.q))
     )
-    solved, _ = kkt.solve(program, coupling.rows, coupling.bounds, pad)
+    solved, _ = kkt.solve(gradient.curved(program, raw), coupling.rows, coupling.bounds, pad)
     return np.where((raw.status == Status.OPTIMAL)[:, None], solved, 0.0)
 
 
 # ------------------------------------------------------------------------------------------ inside a trace
 
 
+@jax.custom_jvp
+def with_derivative_of(value: Array, other: Array) -> Array:
+    """`value`, differentiated as if it were `other`."""
+    return value
+
+
+@with_derivative_of.defjvp
+def _with_derivative_of_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return primals[0], tangents[1]
+
+
 def solve(gradient: Gradient, solver: Solver, program: QuadraticProgram) -> RawResult:
-    """Solve a single program inside a trace, with the derivative rule attached; batch with `jax.vmap`."""
-    chosen = gradient.solver(solver)
-    return _solve(gradient, chosen, gradient.program(program))
+    """Solve a single program inside a trace, with the derivative rule attached; batch with `jax.vmap`.
+
+    `solver` takes what `gradient` makes of the program.
+    """
+    return _solve(gradient, solver, gradient.program(program))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -138,6 +202,8 @@ def _solve_jvp(
     leaves, structure = jax.tree_util.tree_flatten(program)
     directions = jax.tree_util.tree_leaves(moved, is_leaf=_is_symbolic_zero)
     moving = [i for i, d in enumerate(directions) if not _is_symbolic_zero(d)]
+    parts = [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(program)]
+    refuse(solver, {parts[i] for i in moving})
 
     def of_moving(*values: Array) -> Array:
         changed = list(leaves)
@@ -147,7 +213,7 @@ def _solve_jvp(
 
     _, change = jax.jvp(of_moving, tuple(leaves[i] for i in moving), tuple(directions[i] for i in moving))
     change = jnp.where(raw.status == Status.OPTIMAL, change, 0.0)
-    dv = _linear_solve(solver.host, program, coupling, raw.status, -change)
+    dv = _linear_solve(solver.host, gradient.curved(program, raw), coupling, raw.status, -change)
     dx, dy, dz, dw = kkt.unpack(program, dv)
     dz = jnp.where(jnp.isfinite(coupling.rows), dz, 0.0)
     dw = jnp.where(jnp.isfinite(coupling.bounds), dw, 0.0)

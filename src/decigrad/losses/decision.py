@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 
 from decigrad.errors import ModelError
 from decigrad.expressions.expression import Expression
@@ -76,10 +77,14 @@ class Regret:
             return layer.sign * layer.objective(decisions, truth)
         if isinstance(self.cost, Expression):
             return layer.evaluate(self.cost, decisions, truth).reshape(_lead(layer, decisions))
+        lead = _lead(layer, decisions)
+        shapes = {name: layer.parameters[name].shape for name in truth}
         function: Any = self.cost
-        for _ in _lead(layer, decisions):
+        for _ in lead:
             function = jax.vmap(function)
-        return function(decisions, truth)
+        return function(
+            decisions, {name: jnp.broadcast_to(value, lead + shapes[name]) for name, value in truth.items()}
+        )
 
 
 def _lead(layer: DecisionLayer, decisions: dict[str, Any]) -> tuple[int, ...]:

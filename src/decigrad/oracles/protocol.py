@@ -35,6 +35,8 @@ class LinearOracle(ABC):
 
     name: ClassVar[str]
     host: ClassVar[bool] = False
+    multipliers: ClassVar[bool] = False
+    """An oracle finds decisions alone: there is no derivative in constraints."""
     vertex: ClassVar[bool] = True
     """The decision is a vertex, so its derivative in the cost is zero almost everywhere."""
 
@@ -111,6 +113,8 @@ class Oracle(LinearOracle):
             any Python function on NumPy arrays.
         jax: see above.
         batched: False for a function of one cost vector [n]; it is called sample by sample.
+        vertex: False where the set is curved, so that its solutions move with the cost: then there is no
+            derivative of the decision, and losses that take one (`Regret`) are refused.
 
     An exception in a batch is looked for sample by sample: those that raise get `Status.ORACLE_ERROR`, the
     others their answer. Oracles are equal when their functions are the same object.
@@ -119,6 +123,7 @@ class Oracle(LinearOracle):
     function: Callable[[Any], Any]
     jax: bool = False
     batched: bool = True
+    vertex: bool = True  # type: ignore[misc]
     name: str = field(default="oracle", compare=False)  # type: ignore[misc]
 
     @property
