@@ -76,6 +76,24 @@ def test_a_weight_is_a_repetition_and_zero_is_absence():
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-9)
 
 
+def test_shared_least_squares_is_one_regression_over_all_items():
+    features = RNG.normal(size=(20, 3, 2)) * [1.0, 50.0]
+    data = dg.Dataset(features, {"cost": RNG.normal(size=(20, 3))}, weights=RNG.uniform(0.5, 2.0, size=20))
+    fitted = least_squares(dg.Linear(shared=True).init(data, OUTPUTS), data)
+    design = np.column_stack([features.reshape(-1, 2), np.ones(60)])
+    w = np.sqrt(np.repeat(data.weights, 3))
+    expected = np.linalg.lstsq(w[:, None] * design, w * data.targets["cost"].reshape(-1), rcond=None)[0]
+    found = predict(fitted, features, OUTPUTS)["cost"]
+    np.testing.assert_allclose(found.reshape(-1), design @ expected, rtol=1e-8, atol=1e-10)
+    weight, bias = fitted.coefficients
+    np.testing.assert_allclose([*weight[0], bias[0]], expected, rtol=1e-8, atol=1e-10)
+
+
+def test_shared_predictors_need_features_by_item():
+    with pytest.raises(ModelError, match=r"features \[samples, items, p\].*\(40, 4\)"):
+        dg.Linear(shared=True).init(DATA, OUTPUTS)
+
+
 def test_more_features_than_samples_gives_the_solution_of_minimum_norm():
     data = DATA.take([0, 1, 2])
     found = least_squares(dg.Linear(bias=False).init(data, OUTPUTS), data)

@@ -55,10 +55,23 @@ class LinearPredictor(_Scaled):
 
     weight: Any
     bias: Any
+    shared: bool = eqx.field(static=True, default=False)
 
     def __call__(self, features: Any) -> dict[str, Any]:
+        if self.shared:  # φ [items, p]: one prediction for each item, with the same W [1, p] and b [1]
+            return self.finished(jax.vmap(self._flat)(features)[:, 0])
+        return self.finished(self._flat(features))
+
+    def _flat(self, features: Any) -> Any:
         flat = self.weight @ self.inputs(features)
-        return self.finished(flat if self.bias is None else flat + self.bias)
+        return flat if self.bias is None else flat + self.bias
+
+    def fitted_on(self, data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features [N, p], targets [N, m] and weights [N] of the regression, over samples or their items."""
+        if self.shared:
+            data = _pooled(data, self.outputs)
+        columns = [data.targets[name].reshape(len(data), -1) for name, _ in self.outputs]
+        return data.features.reshape(len(data), -1), np.concatenate(columns, axis=1), data.weights
 
     @property
     def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
@@ -102,25 +115,45 @@ class Linear:
         bias: with an intercept b.
         standardize: train in standardized features and targets (the same functions, better conditioned);
             default: as `bias`, since scaling shifts the origin.
+        shared: one W [1, p] for all entries of the predicted parameter [items], each with features of its
+            own: ĉᵢ = W φᵢ + b, for features φ [items, p].
     """
 
     bias: bool = True
     standardize: bool | None = None
+    shared: bool = False
 
     def init(self, data: Dataset, outputs: Outputs, seed: int = 0) -> LinearPredictor:
         """A predictor that starts at zero (in standardized units: at the mean of the targets)."""
         standardize = self.bias if self.standardize is None else self.standardize
         if standardize and not self.bias:
             raise ModelError("Linear: standardize=True needs bias=True, because centring moves the origin")
+        if self.shared:
+            data = _pooled(data, outputs)
         inputs = int(np.prod(data.features.shape[1:]))
-        size = sum(int(np.prod(shape, dtype=int)) for _, shape in outputs)
+        size = 1 if self.shared else sum(int(np.prod(shape, dtype=int)) for _, shape in outputs)
         with float64():
             return LinearPredictor(
                 *_scaling(data, outputs, standardize),
                 outputs=outputs,
                 weight=jnp.zeros((size, inputs)),
                 bias=jnp.zeros(size) if self.bias else None,
+                shared=self.shared,
             )
+
+
+def _pooled(data: Dataset, outputs: Outputs) -> Dataset:
+    """All items of all samples as samples: features [B, items, p] and one target [B, items]."""
+    (name, shape), *others = outputs
+    if others or data.features.ndim != 3 or shape != data.features.shape[1:2]:
+        raise ModelError(
+            f"Linear(shared=True) needs features [samples, items, p] and one predicted parameter [items]; "
+            f"got features {data.features.shape} and {', '.join(f'{n!r} {s}' for n, s in outputs)}"
+        )
+    flat = data.features.reshape(-1, data.features.shape[2])
+    return Dataset(
+        flat, targets={name: data.targets[name].reshape(-1)}, weights=np.repeat(data.weights, shape[0])
+    )
 
 
 @dataclass(frozen=True)
@@ -208,18 +241,14 @@ def _predict(predictor: Any, features: Any, outputs: Outputs) -> dict[str, Any]:
     return jax.vmap(lambda x: named(predictor(x), outputs))(features)
 
 
-def least_squares(
-    predictor: LinearPredictor, data: Dataset, weights: np.ndarray | None = None, ridge: float = 0.0
-) -> LinearPredictor:
+def least_squares(predictor: LinearPredictor, data: Dataset, ridge: float = 0.0) -> LinearPredictor:
     """The linear predictor that minimizes Σ wᵢ‖W φᵢ + b − cᵢ‖² + ridge·‖W‖²_F, in closed form.
 
     The bias is not penalized; with several solutions, the one of minimum norm.
     """
-    names = [name for name, _ in predictor.outputs]
-    w = np.sqrt(data.weights if weights is None else weights)[:, None]
-    features = data.features.reshape(len(data), -1)
-    targets = np.concatenate([data.targets[n].reshape(len(data), -1) for n in names], axis=1)
-    columns = features if predictor.bias is None else np.column_stack([features, np.ones(len(data))])
+    features, targets, w = predictor.fitted_on(data)
+    w = np.sqrt(w)[:, None]
+    columns = features if predictor.bias is None else np.column_stack([features, np.ones(len(features))])
     if ridge > 0:
         penalty = np.sqrt(ridge) * np.eye(features.shape[1], columns.shape[1])
         left, right = (
