@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from decigrad.gradients.methods import KKT, RelaxationGradient
 from decigrad.model import Model
 from decigrad.program import QuadraticProgram, RawResult, Solver, Status, gives_multipliers
 from decigrad.solution import Solution, Solutions, count_kinks
-from decigrad.solving import explain, failure, resolve, run
+from decigrad.solving import arranged, cause, explain, failure, resolve, run
 
 
 class DecisionLayer:
@@ -36,8 +37,8 @@ class DecisionLayer:
         model: the optimization model. Later changes of the model do not reach the layer.
         predicts: names of the predicted parameters; default: all that are not `known`.
         solver: "auto", a solver's name, or a solver object. `layer.why` says what was chosen and why.
-        gradient: `KKT()` (exact), `Smoothed(mu)`, or an estimator for discrete decisions such as
-            `BlackBox()`; see `decigrad.gradients`.
+        gradient: `KKT()` (exact), `Relaxed()`, `Smoothed(mu)`, `RelaxationGradient()`, or an estimator for
+            discrete decisions such as `BlackBox()`; see `decigrad.gradients`.
         throw: outside a trace, raise when a sample fails, naming it. Inside a trace, and with
             `throw=False`, a failed sample has NaN decisions and a zero gradient.
 
@@ -162,7 +163,9 @@ class DecisionLayer:
             ModelError: a predicted parameter enters constraints and the solver is an oracle, which gives no
                 multipliers; or the oracle's decisions are not vertices and their derivative is unknown.
         """
-        if not isinstance(self.gradient, Estimated):
+        if self.backward is not None:
+            self.backward.check_derivative()
+        elif not isinstance(self.gradient, Estimated):
             predicted = set(self.predicts)
             parts = [part for part in compiled.PARTS if self.form.depends(part) & predicted]
             entering = self.form.depends(*implicit.undefined(self.solver)) & predicted
@@ -171,7 +174,7 @@ class DecisionLayer:
     def saved(self, solutions: Solutions, cotangent: Any) -> Any:
         """What `pairing` needs of solutions of this layer, and of the cotangent of their decisions."""
         if self.backward is not None:
-            return self.backward.saved(self.backward.relaxed(solutions), cotangent)
+            return self.backward.saved(self.backward._again(solutions), cotangent)
         if not isinstance(self.gradient, Estimated):
             self.check_derivative()
             multiplier = solutions.adjoint(cotangent, self.form)
@@ -186,6 +189,19 @@ class DecisionLayer:
             z,
             solutions.flat(cotangent, self.form),
         )
+
+    def _again(self, solutions: Solutions) -> Solutions:
+        """This layer's solutions of the programs that another layer of the model has solved as stated."""
+        program = self.gradient.program(solutions.program)
+        raw, _ = self._run(program, len(solutions.raw.x))
+        return replace(solutions, program=program, raw=raw, gradient=self.gradient)
+
+    def _run(self, program: QuadraticProgram, size: int) -> tuple[RawResult, np.ndarray]:
+        """`run`, for `size` samples even if nothing in the program differs by sample."""
+        found = run(self.form, self.solver, program)
+        if len(found[0].x) == size:
+            return found
+        return jax.tree_util.tree_map(lambda a: np.broadcast_to(a, (size, *a.shape[1:])), found)
 
     def pairing(self, params: Mapping[str, Any], saved: Any) -> Any:
         """A number, inside a trace, whose negative gradient in the parameters is the pullback of `saved`."""
@@ -237,11 +253,7 @@ class DecisionLayer:
             handed_on = handed_on.reshape(program.batch_size, -1).max(1)
             noise = z, forward
         else:
-            raw, handed_on = run(self.form, self.solver, program)
-        if raw.x.shape[0] != size:  # nothing in the program differs by sample
-            raw, handed_on = jax.tree_util.tree_map(
-                lambda a: np.broadcast_to(a, (size, *a.shape[1:])), (raw, handed_on)
-            )
+            raw, handed_on = self._run(program, size)
         stats = {
             "solver": self.solver.name,
             "why": self.why,
@@ -253,7 +265,7 @@ class DecisionLayer:
         solutions = Solutions(
             x=self.form.split(raw.x.reshape(lead + raw.x.shape[1:])),
             objective=self.sign * np.asarray(stated.objective(raw.x)).reshape(lead),
-            duals=self._duals(raw, lead),
+            duals=self._duals(self.gradient.stated(stated, raw), lead),
             status=raw.status.reshape(lead),
             stats=stats,
             program=program,
@@ -296,7 +308,7 @@ class DecisionLayer:
         needed = {n: v for n, v in self._completed(params).items() if n in used}
         variables = {n: v for n, v in decisions.items() if n in self.form.variables}
         shapes = {n: self.form.variables[n].shape for n in variables} | {n: p.shape for n, p in used.items()}
-        values, lead = _arranged({**variables, **needed}, shapes, jnp if traced else np)
+        values, lead = arranged({**variables, **needed}, shapes, jnp if traced else np)
 
         def one(values: dict[str, Any]) -> Any:
             return jnp.asarray(evaluate([expression], values, jnp)[0])
@@ -333,7 +345,7 @@ class DecisionLayer:
 
     def _arranged(self, params: Mapping[str, Any], xp: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
         shapes = {n: p.shape for n, p in self.parameters.items()}
-        return _arranged(self._completed(params), shapes, xp)
+        return arranged(self._completed(params), shapes, xp)
 
     def _axes(self, values: dict[str, Any]) -> dict[str, int | None]:
         return {n: 0 if v.ndim > self.parameters[n].ndim else None for n, v in values.items()}
@@ -355,46 +367,15 @@ class DecisionLayer:
             status=Status(int(raw.status[0])),
             stats=dict(solutions.stats),
         )
-        explain(solution, self.form, solutions.program.sample(index))
+        program = solutions.program.sample(index)
+        explain(solution, self.form, program, self.solver)
         lead = solutions.status.shape
         position: Any = tuple(int(i) for i in np.unravel_index(index, lead)) if lead else None
         sample = position[0] if position is not None and len(position) == 1 else position
-        error = failure(self.model.name, solution, sample)
+        error = failure(self.model.name, solution, sample, cause(self.solver, program, solution.status))
         count = solutions.failed.size
         if count > 1:
             error.add_note(
                 f"{count} of {solutions.status.size} samples failed: {solutions.failed.tolist()[:20]}"
             )
         raise error
-
-
-def _arranged(
-    given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], xp: Any
-) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Arrays with at most one leading axis, and the batch shape that it stands for."""
-    arrays, leads = {}, []
-    for name, value in given.items():
-        try:
-            array = xp.asarray(value) if xp is jnp else np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"{name!r} needs numbers: {error}") from None
-        if not xp.issubdtype(array.dtype, xp.floating):
-            array = array.astype(float)
-        shape = shapes[name]
-        rank = array.ndim - len(shape)
-        if rank < 0 or array.shape[rank:] != shape:
-            raise ModelError(f"{name!r} has shape {shape} (after batch axes), got {array.shape}")
-        arrays[name], lead = array, array.shape[:rank]
-        leads.append(lead)
-    try:
-        batch = np.broadcast_shapes(*leads)
-    except ValueError:
-        shown = ", ".join(f"{n!r} {lead}" for n, lead in zip(arrays, leads, strict=True) if lead)
-        raise ModelError(f"batch axes do not fit each other: {shown}") from None
-    for name, lead in zip(list(arrays), leads, strict=True):
-        shape = shapes[name]
-        if all(size == 1 for size in lead):
-            arrays[name] = arrays[name].reshape(shape)
-        else:
-            arrays[name] = xp.broadcast_to(arrays[name], batch + shape).reshape((-1, *shape))
-    return arrays, tuple(batch)

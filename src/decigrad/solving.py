@@ -1,17 +1,19 @@
-"""Choosing a solver, running it, and explaining what failed; shared by models and layers."""
+"""Arranging a batch, choosing a solver, running it, explaining what failed; shared by models and layers."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from decigrad import compiled
 from decigrad.canonical import CanonicalForm
 from decigrad.errors import InfeasibleError, ModelError, SolveError, UnboundedError, UnsupportedModelError
-from decigrad.program import QuadraticProgram, RawResult, Solver, Status
+from decigrad.program import QuadraticProgram, RawResult, Solver, Status, gives_multipliers
 from decigrad.solution import Solution
 
 
@@ -60,11 +62,13 @@ def run(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> tuple
     return jax.tree_util.tree_map(filled, raw, found), gave_up
 
 
-def explain(solution: Solution, form: CanonicalForm, program: QuadraticProgram) -> None:
+def explain(solution: Solution, form: CanonicalForm, program: QuadraticProgram, solver: Solver) -> None:
     """Add the certificate, the conflict or the ray to a solution that failed; corrects the status."""
     from decigrad.solvers.diagnosis import diagnose
 
     found = diagnose(program, solution.status)
+    if not gives_multipliers(solver) and found.status != Status.PRIMAL_INFEASIBLE:
+        return  # the set that an oracle knows is smaller than what the model states
     solution.status = found.status
     if found.certificate is not None:
         solution.duals = form.multipliers(found.certificate.y, found.certificate.z, found.certificate.w)
@@ -74,7 +78,14 @@ def explain(solution: Solution, form: CanonicalForm, program: QuadraticProgram) 
         solution.ray = form.split(found.ray)
 
 
-def failure(name: str, solution: Solution, sample: Any = None) -> SolveError:
+def cause(solver: Solver, program: QuadraticProgram, status: Status) -> Exception | None:
+    """What an oracle raised on the only sample of a program."""
+    return solver.exception(program) if status == Status.ORACLE_ERROR else None  # type: ignore[attr-defined]
+
+
+def failure(
+    name: str, solution: Solution, sample: Any = None, original: Exception | None = None
+) -> SolveError:
     """The exception for a solution that is not optimal, naming the model, the sample and the cause."""
     where = f"model {name!r}" + (f", sample {sample}" if sample is not None else "")
     status = solution.status
@@ -88,4 +99,39 @@ def failure(name: str, solution: Solution, sample: Any = None) -> SolveError:
             f"run away along solution.ray; add bounds",
             solution,
         )
-    return SolveError(f"{where} ended with {status.name}: {status.advice}", solution)
+    advice = status.advice if original is None else f"the oracle raised {original!r}"
+    error = SolveError(f"{where} ended with {status.name}: {advice}", solution)
+    error.__cause__ = original
+    return error
+
+
+def arranged(
+    given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], xp: Any
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Arrays with at most one leading axis, and the batch shape that it stands for."""
+    arrays, leads = {}, []
+    for name, value in given.items():
+        try:
+            array = xp.asarray(value) if xp is jnp else np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{name!r} needs numbers: {error}") from None
+        if not xp.issubdtype(array.dtype, xp.floating):
+            array = array.astype(float)
+        shape = shapes[name]
+        rank = array.ndim - len(shape)
+        if rank < 0 or array.shape[rank:] != shape:
+            raise ModelError(f"{name!r} has shape {shape} (after batch axes), got {array.shape}")
+        arrays[name], lead = array, array.shape[:rank]
+        leads.append(lead)
+    try:
+        batch = np.broadcast_shapes(*leads)
+    except ValueError:
+        shown = ", ".join(f"{n!r} {lead}" for n, lead in zip(arrays, leads, strict=True) if lead)
+        raise ModelError(f"batch axes do not fit each other: {shown}") from None
+    for name, lead in zip(list(arrays), leads, strict=True):
+        shape = shapes[name]
+        if all(size == 1 for size in lead):
+            arrays[name] = arrays[name].reshape(shape)
+        else:
+            arrays[name] = xp.broadcast_to(arrays[name], batch + shape).reshape((-1, *shape))
+    return arrays, tuple(batch)

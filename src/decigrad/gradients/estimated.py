@@ -37,9 +37,13 @@ class Estimated:
         """The program that is solved: the model's own."""
         return program
 
-    def solver(self, solver: Solver) -> Solver:
+    def solver(self, asked: str | Solver, program: QuadraticProgram) -> str | Solver:
         """The solver: the layer's own."""
-        return solver
+        return asked
+
+    def stated(self, program: QuadraticProgram, raw: RawResult) -> RawResult:
+        """The result as it is."""
+        return raw
 
     def noise(self, key: Array, n: int, dtype: Any) -> Array:
         """z [draws, n]."""
