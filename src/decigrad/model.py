@@ -24,7 +24,7 @@ from decigrad.expressions.expression import (
 )
 from decigrad.program import QuadraticProgram, RawResult, Solver, Status, gives_multipliers
 from decigrad.solution import Solution
-from decigrad.solving import explain, failure, resolve, run
+from decigrad.solving import cause, explain, failure, resolve, run
 
 _FORMS: OrderedDict[Any, CanonicalForm] = OrderedDict()
 _FORMS_KEPT = 256
@@ -256,7 +256,7 @@ class Model:
         solution = self._solution(form, values, program, raw, chosen, why, seconds)
         solution.stats["handed_on"] = bool(handed_on[0])
         if throw and solution.status != Status.OPTIMAL:
-            raise failure(self.name, solution)
+            raise failure(self.name, solution, original=cause(chosen, program, solution.status))
         return solution
 
     def _solution(
@@ -295,8 +295,9 @@ class Model:
             Status.UNBOUNDED,
             Status.NUMERICAL_ERROR,
             Status.ITERATION_LIMIT,
+            Status.NO_SOLUTION,
         ):
-            explain(solution, form, program)
+            explain(solution, form, program, solver)
         return solution
 
     # ------------------------------------------------------------------------------------------ showing

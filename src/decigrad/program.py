@@ -48,6 +48,7 @@ class Status(enum.IntEnum):
     INVALID_DATA = 7
     ORACLE_ERROR = 8
     INFEASIBLE_POINT = 9
+    NO_SOLUTION = 10
 
     @property
     def advice(self) -> str:
@@ -61,11 +62,12 @@ _ADVICE = {
     Status.UNBOUNDED: "the objective falls without limit along `solution.ray`; bound the variables it moves",
     Status.NONCONVEX: "the quadratic objective has negative curvature; only convex programs are supported",
     Status.ITERATION_LIMIT: "raise `max_iterations`, rescale the data, or choose another solver",
-    Status.TIME_LIMIT: "raise `time_limit`; the decision is the best point found so far",
+    Status.TIME_LIMIT: "allow it more time; a decision that is not NaN is the best point found so far",
     Status.NUMERICAL_ERROR: "badly scaled or nearly degenerate data; rescale, or choose another solver",
     Status.INVALID_DATA: "the program's data contain NaN or infinite values",
     Status.ORACLE_ERROR: "the oracle raised an exception on this sample; call it on its costs to see it",
     Status.INFEASIBLE_POINT: "the oracle's answer violates the model's constraints: correct one of the two",
+    Status.NO_SOLUTION: "the oracle found no solution of this sample: its set is empty there, or it gave up",
 }
 
 

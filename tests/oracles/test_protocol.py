@@ -93,10 +93,43 @@ def test_an_exception_is_laid_at_its_sample(batched):
     assert "2 of 4 samples failed: [1, 3]" in caught.value.__notes__[0]
 
 
-def test_an_exception_on_every_sample_is_the_functions_own():
+def test_an_exception_on_every_sample_names_the_first_and_keeps_the_original():
     layer = dg.DecisionLayer(choice(), solver=dg.Oracle(fails_above_one))
-    with pytest.raises(RuntimeError, match="too expensive"):
-        layer.solve({"cost": np.full((3, 3), 2.0)}, throw=False)
+    cost = np.full((3, 3), 2.0)
+    assert layer.solve({"cost": cost}, throw=False).status.tolist() == [Status.ORACLE_ERROR] * 3
+    with pytest.raises(SolveError, match=r"sample 0 ended with ORACLE_ERROR: .*too expensive") as caught:
+        layer.solve({"cost": cost})
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(SolveError, match="too expensive") as caught:
+        choice().solve({"cost": cost[0]}, solver=layer.solver)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert choice().solve({"cost": cost[0]}, solver=layer.solver, throw=False).status == Status.ORACLE_ERROR
+
+
+def test_an_oracle_may_run_out_of_time_on_a_sample():
+    def slow_above_one(cost):
+        if (cost > 1.0).any():
+            raise TimeoutError
+        return cheapest(cost)
+
+    cost = np.array([[0.1, 0.2], [2.0, 1.0], [0.3, 0.2]])
+    found = dg.DecisionLayer(free(2), solver=dg.Oracle(slow_above_one)).solve({"cost": cost}, throw=False)
+    assert found.status.tolist() == [Status.OPTIMAL, Status.TIME_LIMIT, Status.OPTIMAL]
+
+
+def free(n: int) -> dg.Model:
+    """No constraints: the oracle alone knows the set."""
+    m = dg.Model("free")
+    m.minimize(dg.sum(m.parameter("cost", shape=n) * m.continuous("x", shape=n)))
+    return m
+
+
+def test_a_sample_without_solution_is_not_taken_for_an_unbounded_model():
+    layer = dg.DecisionLayer(free(2), solver=dg.Oracle(lambda c: np.where(c[:, :1] > 1, np.nan, cheapest(c))))
+    with pytest.raises(SolveError, match="sample 1 ended with NO_SOLUTION"):
+        layer.solve({"cost": [[0.1, 0.2], [2.0, 1.0]]})
+    with pytest.raises(SolveError, match="ended with NO_SOLUTION"):
+        free(2).solve({"cost": [2.0, 1.0]}, solver=layer.solver)
 
 
 def test_what_is_no_failure_of_a_sample_is_raised():
@@ -139,7 +172,7 @@ def test_nan_answers_and_nan_costs():
     oracle = dg.Oracle(lambda cost: np.where(cost[:, :1] > 1, np.nan, cheapest(cost)))
     cost = np.array([[0.1, 0.2], [2.0, 1.0], [np.nan, 0.0], [0.0, np.inf]])
     raw = oracle(linear(cost))
-    expected = [Status.OPTIMAL, Status.PRIMAL_INFEASIBLE, Status.INVALID_DATA, Status.INVALID_DATA]
+    expected = [Status.OPTIMAL, Status.NO_SOLUTION, Status.INVALID_DATA, Status.INVALID_DATA]
     assert raw.status.tolist() == expected
     assert np.isnan(raw.x[1:]).all()
     assert not raw.active.any()
@@ -157,6 +190,22 @@ def test_a_wrong_shape_is_misuse(function, jax_function):
     layer = dg.DecisionLayer(choice(), solver=dg.Oracle(function, jax=jax_function))
     with pytest.raises(ModelError, match=r"must return solutions of shape \(2, 3\), got"):
         layer.solve({"cost": np.ones((2, 3))}, throw=False)
+
+
+def test_a_wrong_shape_on_one_sample_stays_misuse():
+    def short_above_one(cost):
+        return cheapest(cost)[: 1 if (cost > 1.0).any() else None]
+
+    def fails_then_short(cost):
+        if len(cost) > 1:
+            raise RuntimeError
+        return cheapest(cost)[:, :2]
+
+    cost = {"cost": np.array([[0.1, 0.2, 0.3], [0.5, 2.0, 0.1]])}
+    with pytest.raises(ModelError, match="must return an array of numbers"):
+        dg.DecisionLayer(choice(), solver=dg.Oracle(short_above_one, batched=False)).solve(cost, throw=False)
+    with pytest.raises(ModelError, match=r"solutions of shape \(1, 3\), got \(1, 2\)"):
+        dg.DecisionLayer(choice(), solver=dg.Oracle(fails_then_short)).solve(cost, throw=False)
 
 
 def test_an_oracle_may_write_into_the_costs_it_is_given():

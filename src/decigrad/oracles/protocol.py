@@ -61,19 +61,60 @@ class LinearOracle(ABC):
         return None
 
     def __call__(self, program: QuadraticProgram) -> RawResult:
-        """Solve a batched program."""
-        xp = np if self.host else namespace(program.q, np.zeros(0))
-        batch = program.batch_size
+        """Solve a batched program. On the host, an exception is laid at the samples that raise it."""
+        cost, known, program = self._asked(program)
+        if not self.host:
+            return answered(program, self._checked(cost, program), known)
+        try:
+            return answered(program, self._checked(cost, program), known)
+        except ModelError:
+            raise
+        except ARBITRARY:
+            x = np.full(cost.shape, np.nan)
+            outcome = np.zeros(len(x), np.int32)
+        for i in range(len(x)):
+            try:
+                x[i] = self._checked(cost[i : i + 1], program.sample(i))[0]
+            except ModelError:
+                raise
+            except TimeoutError:
+                outcome[i] = int(Status.TIME_LIMIT)
+            except ARBITRARY:
+                outcome[i] = int(Status.ORACLE_ERROR)
+        return answered(program, x, known, outcome)
+
+    def exception(self, program: QuadraticProgram) -> Exception | None:
+        """What `minimize` raises on a batched program, if anything."""
+        cost, _, program = self._asked(program)
+        try:
+            self.minimize(cost, program)
+        except ARBITRARY as error:
+            return error
+        return None
+
+    def _asked(self, program: QuadraticProgram) -> tuple[Array, Array, QuadraticProgram]:
+        """Costs [B, n], zero where they are not known, and where they are [B]."""
+        program = program.numpy() if self.host else program
+        xp, batch = namespace(program.q), program.batch_size
         known = xp.isfinite(program.q).all(-1)
         cost = xp.where(known[:, None], program.q, 0.0)
-        x = self.minimize(xp.broadcast_to(cost, (batch, program.n)), program)
-        return answered(program, x, xp.broadcast_to(known, (batch,)))
+        return xp.broadcast_to(cost, (batch, program.n)), xp.broadcast_to(known, (batch,)), program
+
+    def _checked(self, cost: Array, program: QuadraticProgram) -> Array:
+        x = self.minimize(cost, program)
+        if x.shape != cost.shape:
+            raise ModelError(f"an oracle must return solutions of shape {cost.shape}, got {x.shape}")
+        return x
 
 
-def answered(program: QuadraticProgram, x: Array, known: Array, failed: Array = False) -> RawResult:
+ARBITRARY = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, OSError, AssertionError)
+"""What an oracle may raise on one sample."""
+
+
+def answered(program: QuadraticProgram, x: Array, known: Array, outcome: Array = 0) -> RawResult:
     """The raw result of solutions x [B, n]: without multipliers, checked against what the program states.
 
-    `known` [B]: the costs were finite. `failed` [B]: the oracle raised there.
+    `known` [B]: the costs were finite. `outcome` [B]: the `Status` of samples that have no answer, else 0.
     """
     xp = namespace(x, program.q)
     batch, n = x.shape
@@ -90,8 +131,8 @@ def answered(program: QuadraticProgram, x: Array, known: Array, failed: Array = 
         gap = (program.G.matvec(safe) - program.h) / (1.0 + abs(bound))
         off = xp.maximum(off, gap.max(-1))
     status = xp.where(off <= FEASIBILITY * size[:, 0], int(Status.OPTIMAL), int(Status.INFEASIBLE_POINT))
-    status = xp.where(solved, status, int(Status.PRIMAL_INFEASIBLE))
-    status = xp.where(failed, int(Status.ORACLE_ERROR), status)
+    status = xp.where(solved, status, int(Status.NO_SOLUTION))
+    status = xp.where(outcome, outcome, status)
     status = xp.where(known, status, int(Status.INVALID_DATA)).astype(np.int32)
 
     def none(width: int, kind: Any = x.dtype) -> Array:
@@ -116,8 +157,9 @@ class Oracle(LinearOracle):
         vertex: False where the set is curved, so that its solutions move with the cost: then there is no
             derivative of the decision, and losses that take one (`Regret`) are refused.
 
-    An exception in a batch is looked for sample by sample: those that raise get `Status.ORACLE_ERROR`, the
-    others their answer. Oracles are equal when their functions are the same object.
+    A row of NaN says that the sample has no solution (`Status.NO_SOLUTION`). An exception in a batch is
+    looked for sample by sample: those that raise get `Status.ORACLE_ERROR`, or `Status.TIME_LIMIT` for a
+    `TimeoutError`, the others their answer. Oracles are equal when their functions are the same object.
     """
 
     function: Callable[[Any], Any]
@@ -132,41 +174,14 @@ class Oracle(LinearOracle):
         return not self.jax
 
     def minimize(self, cost: Array, program: QuadraticProgram) -> Array:
-        """The function's answer, as given; only its shape is checked."""
+        """The function's answer, as given."""
         if self.jax:
             answer = (self.function if self.batched else jax.vmap(self.function))(cost)
             found: Array = jnp.asarray(answer).astype(cost.dtype)
-        else:
-            answer = self.function(np.array(cost)) if self.batched else [*map(self.function, np.array(cost))]
-            found = np.asarray(answer, np.float64)
-        if found.shape != cost.shape:
-            raise ModelError(f"an oracle must return solutions of shape {cost.shape}, got {found.shape}")
-        return found
-
-    def __call__(self, program: QuadraticProgram) -> RawResult:
-        """Solve a batched program; an exception is laid at the sample that raises it."""
-        if self.jax:
-            return super().__call__(program)
-        program = program.numpy()
-        batch = program.batch_size
-        known = np.broadcast_to(np.isfinite(program.q).all(-1), (batch,))
-        cost = np.broadcast_to(np.where(known[:, None], program.q, 0.0), (batch, program.n))
-        failed = np.zeros(batch, bool)
+            return found
+        cost = np.array(cost)
+        answer = self.function(cost) if self.batched else [*map(self.function, cost)]
         try:
-            x = self.minimize(cost, program)
-        except ModelError:
-            raise
-        except ARBITRARY:
-            x = np.full((batch, program.n), np.nan)
-            for i in range(batch):
-                try:
-                    x[i] = self.minimize(cost[i : i + 1], program.sample(i))[0]
-                except ARBITRARY:
-                    failed[i] = True
-            if failed.all():
-                raise
-        return answered(program, x, known, failed)
-
-
-ARBITRARY = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, OSError, AssertionError)
-"""What a user's function may raise on one sample; the first is raised again when all samples do."""
+            return np.asarray(answer, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"an oracle must return an array of numbers: {error}") from None
