@@ -5,7 +5,7 @@ import pytest
 
 import decigrad as dg
 from decigrad.errors import ModelError
-from decigrad.losses import MSE, Batch, LeastSquares
+from decigrad.losses import MSE, Batch, LeastSquares, Quantile
 
 
 def layer() -> dg.DecisionLayer:
@@ -40,3 +40,27 @@ def test_prediction_losses_take_any_layer():
 def test_a_negative_penalty_is_refused(ridge):
     with pytest.raises(ModelError, match="ridge must be ≥ 0"):
         LeastSquares(ridge=ridge)
+
+
+def test_the_pinball_loss_is_least_at_the_quantile():
+    rng = np.random.default_rng(1)
+    true = {"cost": rng.exponential(size=(41, 3)), "tilt": rng.normal(size=41)}
+    batch = Batch(None, None, true, {}, {}, None, None)
+
+    def total(q: float, at: dict[str, np.ndarray]) -> float:
+        same = {n: np.broadcast_to(v, true[n].shape) for n, v in at.items()}
+        return float(np.sum(Quantile(q).value(layer(), same, {}, batch)))
+
+    for q in (0.2, 0.5, 0.9):
+        best = {n: np.quantile(v, q, axis=0, method="inverted_cdf") for n, v in true.items()}
+        for name in true:
+            for move in (-0.05, 0.05):
+                assert total(q, best) < total(q, {**best, name: best[name] + move})
+    error = {n: v + 2.0 for n, v in true.items()}
+    np.testing.assert_allclose(Quantile(0.3).value(layer(), error, {}, batch), 0.7 * 2.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("q", [0.0, 1.0, np.nan])
+def test_a_level_outside_the_unit_interval_is_refused(q):
+    with pytest.raises(ModelError, match="q must lie between 0 and 1"):
+        Quantile(q)

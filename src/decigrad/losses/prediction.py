@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
+
 from decigrad.errors import ModelError
 from decigrad.losses.protocol import Batch, Parameters
 
@@ -40,10 +42,14 @@ class MSE:
         count = 0
         for name in layer.predicts:
             shape = layer.parameters[name].shape
-            error = (predicted[name] - batch.targets[name]) ** 2
+            error = self.penalty(predicted[name] - batch.targets[name])
             total = total + error.sum(axis=tuple(range(error.ndim - len(shape), error.ndim)))
             count += layer.parameters[name].size
         return total / count
+
+    def penalty(self, error: Any) -> Any:
+        """What an error ĉⱼ − cⱼ costs."""
+        return error**2
 
 
 @dataclass(frozen=True)
@@ -58,3 +64,26 @@ class LeastSquares(MSE):
     def __post_init__(self) -> None:
         if not self.ridge >= 0:
             raise ModelError(f"LeastSquares: ridge must be ≥ 0, got {self.ridge}")
+
+
+@dataclass(frozen=True)
+class Quantile(MSE):
+    """The pinball loss: its minimizer is the conditional quantile of each entry, trained by gradient.
+
+        ℓ = (1/m) Σⱼ max( q (cⱼ − ĉⱼ), (1 − q)(ĉⱼ − cⱼ) )
+
+    Args:
+        q: the level, 0 < q < 1; ½ gives the median.
+
+    Source: Koenker and Bassett (1978), Regression Quantiles, doi:10.2307/1913643.
+    """
+
+    q: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.q < 1:
+            raise ModelError(f"Quantile: q must lie between 0 and 1, got {self.q}")
+
+    def penalty(self, error: Any) -> Any:
+        """The pinball."""
+        return jnp.maximum(-self.q * error, (1.0 - self.q) * error)

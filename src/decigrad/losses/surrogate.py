@@ -8,8 +8,10 @@ the gradient; where a minimizer is not unique, it is the subgradient of the one 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 
 from decigrad.errors import ModelError
@@ -157,3 +159,62 @@ class PerturbationGradient(Surrogate):
             at = shifted(batch, predicted, 1.0 / (1.0 + t), t / (1.0 + t))
             ends.append((1.0 + t) * cost_of(layer, answers[label], at))
         return (ends[0] - ends[1]) / (right - left) - best(layer, batch)
+
+
+@dataclass(frozen=True)
+class CILO(Surrogate):
+    """The prediction should not have to give up objective to keep the true cost within a budget.
+
+        ℓ(ĉ, c) = max_{h ∈ {0, h₁, …}} { min_x [ f(x; ĉ) + h f(x; c) ] − h β } − V(ĉ)
+        gradient in ĉ:  g(x*(ĉ ⊕ hc)) − g(x*(ĉ)),   β = V(c) + budget · |V(c)|
+
+    By duality ℓ is the gap under ĉ between the best decision (a mixture of decisions, where none attains the
+    budget) with true cost at most β and the best of all; never negative, zero where x*(ĉ) keeps the budget.
+    It is the shift of `PerturbationGradient` with its length h set by the budget, for each sample, on the
+    grid `lengths`: the answer for a grid is a lower bound. One solve for each length, and one at ĉ.
+
+    Args:
+        budget: excess of the true cost that is allowed, as a share of the optimal value.
+        lengths: h, in units of the true cost, increasing.
+
+    Source: the loss known as CILO in implementations by the authors of Gupta and Huang (2024),
+    arXiv:2402.03256, where h is found by bisection on the batch's mean cost; here by sample.
+    """
+
+    budget: float = 0.05
+    lengths: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+
+    def __post_init__(self) -> None:
+        lengths = self.lengths
+        if not lengths or any(not a < b for a, b in pairwise((0.0, *lengths))):
+            raise ModelError(f"CILO: lengths must be positive and increasing, got {lengths}")
+        if not self.budget >= 0:
+            raise ModelError(f"CILO: budget must be ≥ 0, got {self.budget}")
+
+    @property
+    def solves(self) -> int:  # type: ignore[override]
+        """Solver calls for a sample and step."""
+        return 1 + len(self.lengths)
+
+    def _shifts(self, batch: Batch, predicted: Parameters) -> dict[str, Any]:
+        steps = jnp.asarray((0.0, *self.lengths))
+
+        def moved(name: str) -> Any:
+            h = steps.reshape((-1,) + (1,) * predicted[name].ndim)
+            return (predicted[name] + h * batch.targets[name]) / (1.0 + h)
+
+        return {**batch.known, **{name: moved(name) for name in predicted}}
+
+    def queries(self, layer: DecisionLayer, predicted: Parameters, batch: Batch) -> dict[str, Any]:
+        """The decisions at ĉ and at each shift, [1 + lengths, *batch]."""
+        return {"shifted": self._shifts(batch, predicted)}
+
+    def value(
+        self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
+    ) -> Any:
+        """ℓ by sample."""
+        inner = cost_of(layer, answers["shifted"], self._shifts(batch, predicted))
+        optimum = best(layer, batch)
+        h = jnp.asarray((0.0, *self.lengths)).reshape((-1,) + (1,) * (inner.ndim - 1))
+        bound = (1.0 + h) * inner - h * (optimum + self.budget * abs(optimum))
+        return bound.max(0) - bound[0]
