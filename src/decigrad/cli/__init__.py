@@ -87,6 +87,30 @@ def battery(
         run_battery(data, seeds=seeds, report=report, quick=quick)
 
 
+@app.command()
+def bench(
+    problem: Annotated[str, typer.Argument(help="Name of the benchmark; `list` lists them.")],
+    methods: Annotated[
+        list[str] | None, typer.Option(help="Method to run; repeat for several. Default: all that apply.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often each method is trained.")] = 5,
+    cells: Annotated[str, typer.Option(help="Only settings whose label matches: 'degree 4*'.")] = "*",
+    data: Annotated[Path | None, typer.Option(help="Directory of your files, where some are needed.")] = None,
+    out: Annotated[Path, typer.Option(help="Directory of the results; runs in it stay.")] = Path("bench"),
+    epochs: Annotated[int | None, typer.Option(min=1, help="In place of the benchmark's own.")] = None,
+) -> None:
+    """Every method on a benchmark problem, beside published figures; run again to resume."""
+    from decigrad.cli.bench import run_bench
+    from decigrad.problems.benchmark import BENCHMARKS
+
+    if problem == "list":
+        for one in BENCHMARKS.values():
+            typer.echo(f"{one.name:20}{one.title}")
+        return
+    with _plain_errors():
+        run_bench(problem, methods or (), seeds, cells, data, out, epochs, say=typer.echo)
+
+
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     """Errors of the user's making end the command with their message instead of a traceback."""

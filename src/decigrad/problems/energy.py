@@ -38,7 +38,7 @@ FEATURES = (
 )  # fmt: skip
 """What is known the day before, for every half-hour: calendar and forecasts."""
 
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, dict[Any, int]]] = {
     "knapsack": {
         "two-stage": {60: 989, 120: 1090, 180: 433},
         "map": {60: 764, 120: 562, 180: 327},
