@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,9 @@ class FitResult:
             the "method", and by candidate the "advantages": held-out gain less `caution` standard errors.
         seconds: wall time in all.
         solver_calls: programs solved.
+        failures: samples whose decision failed at least once in a step or when judged, by position in the
+            data, with the name of the `Status`. They took no part in the step; when judged they count as the
+            worst.
         interrupted: Ctrl-C ended the training; the predictor is the best so far: that of the last complete
             epoch, of the best one with `HoldOut`, two-stage during cross-validation.
     """
@@ -91,6 +94,7 @@ class FitResult:
     seconds: float
     solver_calls: int
     interrupted: bool = False
+    failures: dict[int, str] = field(default_factory=dict)
 
 
 class Run:

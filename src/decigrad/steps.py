@@ -103,15 +103,23 @@ class Recipe:
         return total / size
 
     def _total(
-        self, context: Context, predicted: Any, answers: Any, ok: Any, batch: Batch, anchor: Any, pull: Any
+        self,
+        context: Context,
+        predicted: Any,
+        answers: Any,
+        status: Any,
+        batch: Batch,
+        anchor: Any,
+        pull: Any,
     ) -> tuple[Any, tuple[Any, Any]]:
-        """Sum over lanes of the weighted mean loss plus the proximal term; loss and failures by lane."""
+        """Sum over lanes of the weighted mean loss plus the proximal term; loss by lane, status by sample."""
         value = self.loss.value(self.layer, predicted, answers, batch)
+        ok = status == 0
         weight = batch.weight * ok
         loss = (jnp.where(ok, value, 0.0) * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1e-300)
         near = (self._deviation(context, predicted, anchor, batch.features) * batch.weight).sum(-1)
         near = pull * near / jnp.maximum(batch.weight.sum(-1), 1e-300)
-        return (loss + near).sum(), (loss, ((batch.weight > 0) & ~ok).sum(-1))
+        return (loss + near).sum(), (loss, jnp.where(batch.weight > 0, status, 0))
 
     def _stepped(self, weights: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
         updates, state = jax.vmap(self.optimizer.update)(gradient, state, weights)
@@ -122,19 +130,19 @@ class Recipe:
     def _answers(
         self, loss: Loss, layer: DecisionLayer, predicted: dict[str, Any], batch: Batch
     ) -> tuple[Any, Any]:
-        """Decisions for every query inside the trace (zeros where failed), and where all were solved."""
+        """Decisions for every query inside the trace (zeros where failed), and a status by sample."""
         if not loss.through:
             predicted = jax.lax.stop_gradient(predicted)
-        answers, ok = {}, jnp.ones(batch.weight.shape, bool)
+        answers, worst = {}, jnp.zeros(batch.weight.shape, jnp.int32)
         for label, query in loss.queries(layer, predicted, batch).items():
             decisions, status = layer.traced(query, batch.key)
             solved = status == 0
-            ok = ok & solved.reshape(-1, *ok.shape).all(0)
+            worst = jnp.maximum(worst, status.reshape(-1, *worst.shape).max(0))
             answers[label] = {
                 name: jnp.where(solved.reshape(solved.shape + (1,) * (x.ndim - solved.ndim)), x, 0.0)
                 for name, x in decisions.items()
             }
-        return answers, ok
+        return answers, worst
 
     def epoch(
         self,
@@ -151,8 +159,8 @@ class Recipe:
 
         def objective(weights: Any, batch: Batch) -> Any:
             predicted = self.predict(context, weights, batch.features)
-            answers, ok = self._answers(self.loss, self.layer, predicted, batch)
-            return self._total(context, predicted, answers, ok, batch, anchor, pull)
+            answers, status = self._answers(self.loss, self.layer, predicted, batch)
+            return self._total(context, predicted, answers, status, batch, anchor, pull)
 
         def step(carry: Any, at: Any) -> Any:
             weights, state = carry
@@ -160,15 +168,15 @@ class Recipe:
             (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights, batch)
             return self._stepped(weights, state, gradient), record
 
-        (weights, state), (loss, failed) = jax.lax.scan(step, (weights, state), (index, mask, keys))
-        return weights, state, loss.mean(0), failed.sum(0)
+        (weights, state), (loss, status) = jax.lax.scan(step, (weights, state), (index, mask, keys))
+        return weights, state, loss.mean(0), status
 
     def judge(self, context: Context, weights: Any, index: Any, key: Any, loss: Loss) -> tuple[Any, Any]:
-        """A loss by lane and sample, and where it was solved."""
+        """A loss and a status by lane and sample."""
         batch = self.gather(context, index, jnp.ones(index.shape), key)
         predicted = self.predict(context, weights, batch.features)
-        answers, ok = self._answers(loss, self.judging, predicted, batch)
-        return loss.value(self.judging, predicted, answers, batch), ok
+        answers, status = self._answers(loss, self.judging, predicted, batch)
+        return loss.value(self.judging, predicted, answers, batch), status
 
     # ------------------------------------------------------------------------------------- host solvers
 
@@ -186,7 +194,7 @@ class Recipe:
         weights: Any,
         state: Any,
         answers: Any,
-        ok: Any,
+        status: Any,
         batch: Batch,
         anchor: Any,
         pull: Any,
@@ -195,18 +203,25 @@ class Recipe:
 
         def objective(weights: Any) -> Any:
             predicted = self.predict(context, weights, batch.features)
-            return self._total(context, predicted, answers, ok, batch, anchor, pull)
+            return self._total(context, predicted, answers, status, batch, anchor, pull)
 
         (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights)
         return *self._stepped(weights, state, gradient), record
 
     def cotangents(
-        self, context: Context, predicted: Any, answers: Any, ok: Any, batch: Batch, anchor: Any, pull: Any
+        self,
+        context: Context,
+        predicted: Any,
+        answers: Any,
+        status: Any,
+        batch: Batch,
+        anchor: Any,
+        pull: Any,
     ) -> tuple[Any, Any]:
         """Gradients of the step's loss in predictions and in decisions, and its record."""
 
         def objective(predicted: Any, answers: Any) -> Any:
-            return self._total(context, predicted, answers, ok, batch, anchor, pull)
+            return self._total(context, predicted, answers, status, batch, anchor, pull)
 
         return jax.grad(objective, argnums=(0, 1), has_aux=True)(predicted, answers)
 

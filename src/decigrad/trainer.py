@@ -23,6 +23,7 @@ from decigrad.errors import ModelError, SolveError
 from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Loss
 from decigrad.predictors import outputs_of
+from decigrad.program import Status
 
 AVERAGED = 6  # epochs: a running mean of the weights forgets with this horizon
 CHUNK = 8192  # samples × lanes solved at once when judging
@@ -67,10 +68,13 @@ class Trainer:
         batch_size: int,
         seed: int = 0,
         averaging: bool = False,
+        stop: bool = False,
     ) -> None:
         if loss.decides and loss.through:
             layer.check_derivative()
-        self.averaging = averaging
+        self.averaging, self.stop = averaging, stop
+        self.failures: dict[int, str] = {}
+        """Samples whose decision failed at least once, by position in the data, and the status."""
         self.layer, self.loss, self.data = layer, loss, data
         self.key, self.epochs = jax.random.PRNGKey(seed), 0
         self.optimizer, self.batch_size = optimizer, batch_size
@@ -94,19 +98,25 @@ class Trainer:
         data.check(self.layer)
         twin = object.__new__(Trainer)
         twin.__dict__.update(self.__dict__)
-        twin.data, twin.calls = data, 0
+        twin.data, twin.calls, twin.failures, twin.stop = data, 0, {}, False
         twin.context = replace(self.context, data=twin._labelled(data))
         return twin
 
     def _labelled(self, data: Dataset) -> Batch:
         """The data as device arrays, with optimal decisions and values where the loss needs decisions."""
         optimal: dict[str, np.ndarray] = {}
-        value = np.zeros(len(data))
+        value, weight, position = np.zeros(len(data)), data.weights, np.arange(len(data))
         if self.loss.decides:
             labels = self.layer.exact.solve(data.parameters)
             self.calls += len(data)
-            optimal, value = labels.x, np.broadcast_to(labels.objective, (len(data),))
-        parts = (np.arange(len(data)), data.features, data.targets, data.known, optimal, value, data.weights)
+            status = np.broadcast_to(labels.status, value.shape)
+            self._note(position, status)
+            if status.all():
+                raise SolveError("no sample has a decision under its true parameters")
+            optimal = {name: np.nan_to_num(x) for name, x in labels.x.items()}
+            value = np.where(status, 0.0, labels.objective)
+            weight = np.where(status, 0.0, weight)
+        parts = (position, data.features, data.targets, data.known, optimal, value, weight)
         return jax.tree_util.tree_map(jnp.asarray, Batch(*parts))
 
     def _pool(self, data: Batch) -> dict[str, Any] | None:
@@ -144,9 +154,9 @@ class Trainer:
             self.calls += int(mask.sum()) * getattr(self.loss, "solves", 1)
         if self.host:
             records = [self._host_step(lanes, i, m, k) for i, m, k in zip(index, mask, keys, strict=True)]
-            loss, failed = np.mean([r[0] for r in records], axis=0), np.sum([r[1] for r in records], axis=0)
+            loss, status = np.mean([r[0] for r in records], axis=0), np.stack([r[1] for r in records])
         else:
-            lanes.weights, lanes.state, loss, failed = steps.epoch(
+            lanes.weights, lanes.state, loss, status = steps.epoch(
                 self.recipe,
                 self.context,
                 lanes.weights,
@@ -157,7 +167,9 @@ class Trainer:
                 mask,
                 keys,
             )
-            loss, failed = np.asarray(loss), np.asarray(failed)
+            loss, status = np.asarray(loss), np.asarray(status)
+        self._note(index, status)
+        failed = (status != 0).sum((0, 2))
         lanes.epochs += 1
         lanes.judged = lanes.weights
         if self.averaging:
@@ -170,6 +182,13 @@ class Trainer:
                 "every sample of an epoch failed to solve; see layer.solve(..., throw=False).status"
             )
         return loss, failed
+
+    def _note(self, index: np.ndarray, status: np.ndarray) -> None:
+        """Remember which samples failed; with `stop`, raise for the first."""
+        for i, s in zip(index[status != 0].tolist(), status[status != 0].tolist(), strict=True):
+            self.failures.setdefault(i, Status(s).name)
+            if self.stop:
+                raise SolveError(f"sample {i} of the data ended with {Status(s).name}: {Status(s).advice}")
 
     def _batches(self, lanes: Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
         """Positions and weights [steps, L, B]: all samples in a fresh order, the last batch padded."""
@@ -186,14 +205,14 @@ class Trainer:
         self, layer: DecisionLayer, queries: Any, shape: tuple[int, ...], key: Any
     ) -> tuple[Any, Any, Any]:
         solutions = {label: layer.solve(query, throw=False, key=key) for label, query in queries.items()}
-        ok = np.ones(shape, bool)
+        status = np.zeros(shape, np.int32)
         for solved in solutions.values():
-            ok &= solved.ok.reshape(-1, *shape).all(0)
+            status = np.maximum(status, solved.status.reshape(-1, *shape).max(0))
         answers = {
             label: {name: np.nan_to_num(x) for name, x in solved.x.items()}
             for label, solved in solutions.items()
         }
-        return solutions, answers, ok
+        return solutions, answers, status
 
     def _host_step(
         self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any
@@ -202,14 +221,14 @@ class Trainer:
         predicted, batch, queries = steps.ask(
             recipe, context, lanes.weights, index, mask, key, loss=self.loss
         )
-        solutions, answers, ok = self._solved(self.layer, queries, index.shape, key)
+        solutions, answers, status = self._solved(self.layer, queries, index.shape, key)
         if not self.loss.through:
             lanes.weights, lanes.state, record = steps.descend(
-                recipe, context, lanes.weights, lanes.state, answers, ok, batch, lanes.anchor, lanes.pull
+                recipe, context, lanes.weights, lanes.state, answers, status, batch, lanes.anchor, lanes.pull
             )
             return np.asarray(record[0]), np.asarray(record[1])
         (direct, through), record = steps.cotangents(
-            recipe, context, predicted, answers, ok, batch, lanes.anchor, lanes.pull
+            recipe, context, predicted, answers, status, batch, lanes.anchor, lanes.pull
         )
         solved = {label: self.layer.saved(found, through[label]) for label, found in solutions.items()}
         lanes.weights, lanes.state = steps.update(
@@ -226,16 +245,17 @@ class Trainer:
         for start in range(0, index.shape[1], width):
             columns = np.arange(start, start + width)
             block = index[:, np.minimum(columns, index.shape[1] - 1)]
-            value, ok = self._judge_block(lanes.judged, block, loss)
+            value, status = self._judge_block(lanes.judged, block, loss)
+            self._note(block, np.asarray(status))
             kept = int((columns < index.shape[1]).sum())
             values.append(np.asarray(value)[:, :kept])
-            goods.append(np.asarray(ok)[:, :kept])
+            goods.append(np.asarray(status)[:, :kept] == 0)
         if loss.decides:
             self.calls += int(mask.sum()) * getattr(loss, "solves", 1)
         value, good = np.concatenate(values, axis=1), np.concatenate(goods, axis=1)
         value = np.where(good, value, np.where(good, value, -np.inf).max(initial=0.0))
         lists = [value[i, : part.size] for i, part in enumerate(parts)]
-        weights = [self.data.weights[part] for part in parts]
+        weights = [np.asarray(self.context.data.weight)[part] for part in parts]
         mean = np.array([np.average(v, weights=w) for v, w in zip(lists, weights, strict=True)])
         return Judged(mean, lists, weights)
 
@@ -246,8 +266,8 @@ class Trainer:
         predicted, batch, queries = steps.ask(
             self.recipe, self.context, weights, block, np.ones(block.shape), key, loss=loss
         )
-        _, answers, ok = self._solved(self.recipe.judging, queries, block.shape, key)
-        return steps.score(self.recipe, predicted, answers, batch, loss=loss), ok
+        _, answers, status = self._solved(self.recipe.judging, queries, block.shape, key)
+        return steps.score(self.recipe, predicted, answers, batch, loss=loss), status
 
 
 def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,10 @@ epoch is one compiled call; with a host solver each step is predict (compiled) â
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optax
@@ -47,6 +48,7 @@ def fit(
     warm_start: bool | Any = True,
     averaging: bool | None = None,
     validation: Dataset | None = None,
+    on_failure: Literal["continue", "raise"] = "continue",
     progress: bool | None = None,
 ) -> FitResult:
     """Train a predictor for the decisions that a layer makes with its predictions.
@@ -70,16 +72,22 @@ def fit(
         averaging: judge and return a running mean of the weights over the last epochs, which takes out
             the noise of subgradients; by default for losses of the decision without an exact derivative.
         validation: other data on which the loss is recorded every epoch; it decides nothing.
+        on_failure: when the decision for a prediction fails: "continue" without the sample in that step (see
+            `FitResult.failures`; a warning is logged at the end), or "raise" an error that names it. A sample
+            without a decision under its true parameters is an error, unless the layer has `throw=False`:
+            then it is left out and listed too.
         progress: a progress bar; by default where the terminal shows one.
 
     Raises:
         ModelError: data, predictor or loss do not fit the layer.
-        SolveError: every sample of an epoch failed, or the loss became NaN.
+        SolveError: every sample of an epoch failed, one did and `on_failure="raise"`, or the loss became NaN.
     """
     started = time.perf_counter()
     data.check(layer)
     if epochs < 1 or batch_size < 1:
         raise ModelError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
+    if on_failure not in ("continue", "raise"):
+        raise ModelError(f"on_failure must be 'continue' or 'raise', got {on_failure!r}")
     if loss == "auto":
         loss = Auto()
     auto = isinstance(loss, Auto)
@@ -107,7 +115,10 @@ def fit(
                     if smooth is None:
                         exact = judged.through and hasattr(through.gradient, "coupling")
                         smooth = judged.decides and not exact
-                    trainer = Trainer(start, through, judged, data, adam, batch_size, _integer(seed), smooth)
+                    trainer = Trainer(
+                        start, through, judged, data, adam, batch_size, _integer(seed), smooth,
+                        stop=on_failure == "raise",
+                    )  # fmt: skip
                     draws = copy.deepcopy(rng) if auto else rng  # the same folds for all
                     runs[name] = Run(trainer, draws, epochs, bar, validation, limit)
                     runs[name].select(selection, start, proximal_weight, warm_start)
@@ -121,8 +132,15 @@ def fit(
     if auto:
         result.chosen["advantages"] = {name: run.advantage for name, run in runs.items()}
         result.chosen["method"] = best if runs[best].advantage > 0 else "two-stage"
+    failures = dict(sorted(runs[best].trainer.failures.items()))
+    if failures:
+        first, status = next(iter(failures.items()))
+        logging.getLogger("decigrad").warning(
+            "%d of %d samples failed to solve at least once, the first is %d (%s); see FitResult.failures",
+            len(failures), len(data), first, status,
+        )  # fmt: skip
     calls = sum(run.calls for run in runs.values())
-    return replace(result, seconds=time.perf_counter() - started, solver_calls=calls)
+    return replace(result, seconds=time.perf_counter() - started, solver_calls=calls, failures=failures)
 
 
 def _method(loss: Loss | str | None, predictor: Any) -> Method:
