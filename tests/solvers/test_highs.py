@@ -220,3 +220,22 @@ def test_writes_nothing_to_the_terminal(capfd):
     HiGHS()(transport(np.random.default_rng(0)))
     HiGHS()(knapsack(np.random.default_rng(0)))
     assert capfd.readouterr() == ("", "")
+
+
+def matrices_by_sample(rng: np.random.Generator, batch: int = 5):
+    p = transport(rng, batch)
+    return replace(p, A=Dense(np.repeat(p.A.matrix, batch, axis=0) * rng.choice([1.0, 2.0], (batch, 1, 1))))
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+@pytest.mark.parametrize("make", [transport, grid, tied, knapsack, matrices_by_sample])
+def test_workers_change_nothing(make, workers):
+    p = make(np.random.default_rng(0), 5)
+    alone, shared = HiGHS()(p), HiGHS(workers=workers)(p)
+    for name in ("x", "y", "z", "w", "active", "fixed", "status", "iterations"):
+        np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name), err_msg=name)
+
+
+def test_workers_are_at_least_one():
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        HiGHS(workers=0)

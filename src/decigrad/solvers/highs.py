@@ -3,13 +3,14 @@
 Source: Huangfu and Hall (2018), "Parallelizing the dual revised simplex method", Mathematical Programming
 Computation 10, doi:10.1007/s12532-017-0130-5.
 
-One model is passed per call; from sample to sample only what differs is changed, and the basis is cleared,
+One model is passed per call and worker; from sample to sample only what differs is changed, and the basis is cleared,
 so that a sample's answer depends on its own data alone.
 """
 
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +31,8 @@ class HiGHS:
         max_iterations: simplex iterations for one sample, or None.
         tolerance: largest relative KKT residual accepted; above it a sample is NUMERICAL_ERROR.
         mip_gap: relative gap at which branch and bound may stop; 0 proves optimality.
+        workers: samples solved at the same time, each by a model and a thread of its own (HiGHS runs outside
+            Python's lock). Answers do not depend on it.
 
     Ties: where several solutions are optimal, the vertex that the dual simplex method reaches from the
     slack basis is returned: a function of the sample's own data.
@@ -48,8 +51,13 @@ class HiGHS:
     max_iterations: int | None = None
     tolerance: float = 1e-9
     mip_gap: float = 0.0
+    workers: int = 1
     name: str = field(default="highs", init=False, repr=False)
     host: bool = field(default=True, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"HiGHS: workers must be at least 1, got {self.workers}")
 
     def refuses(self, program: QuadraticProgram) -> str | None:
         """Why this class of programs is not for HiGHS, or None."""
@@ -113,18 +121,39 @@ class HiGHS:
         return raw
 
     def _run(self, program: QuadraticProgram, integer: tuple[int, ...]) -> RawResult:
-        """Every sample through one model, unverified."""
+        """Every sample, unverified; each worker has a model and a share of the samples."""
         raw = blank(program)
-        p = program.num_equalities
-        none = np.full((1, program.num_inequalities), -np.inf)
-        A, G, lb, ub = program.A.matrix, program.G.matrix, program.lb, program.ub
         unit = unit_scale(program.q)  # the largest cost becomes one: dual tolerances are absolute
-        q = program.q * unit
+        none = np.full((1, program.num_inequalities), -np.inf)
         above, below = stack([program.b, program.h], axis=1), stack([program.b, none], axis=1)
+        data = program.q * unit, above, below, program.lb, program.ub
+        shares = np.array_split(np.arange(len(raw.x)), min(self.workers, len(raw.x)))
+
+        def solve(share: np.ndarray) -> None:
+            self._share(program, integer, share, data, raw)
+
+        if len(shares) == 1:
+            solve(shares[0])
+        else:
+            with ThreadPoolExecutor(len(shares)) as pool:
+                list(pool.map(solve, shares))
+        return raw.replace(y=raw.y / unit, z=raw.z / unit, w=raw.w / unit)
+
+    def _share(
+        self,
+        program: QuadraticProgram,
+        integer: tuple[int, ...],
+        share: np.ndarray,
+        data: tuple[Array, ...],
+        raw: RawResult,
+    ) -> None:
+        """Some samples through one model, into `raw`."""
+        q, above, below, lb, ub = data
+        A, G, p = program.A.matrix, program.G.matrix, program.num_equalities
         model = LinearModel(integer, self._options())
-        for i in range(len(raw.x)):
+        for place, i in enumerate(share.tolist()):
             cost, rows, bounds = _at(i, q), _at(i, below, above), _at(i, lb, ub)
-            if i == 0 or len(A) > 1 or len(G) > 1:
+            if place == 0 or len(A) > 1 or len(G) > 1:
                 model.load(cost[0], np.concatenate(_at(i, A, G)), *rows, *bounds)
             else:
                 model.change(
@@ -139,7 +168,6 @@ class HiGHS:
                 raw.x[i], force, raw.w[i] = model.solution()
                 raw.y[i] = force[:p]
                 raw.z[i] = np.maximum(force[p:], 0.0)
-        return raw.replace(y=raw.y / unit, z=raw.z / unit, w=raw.w / unit)
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"mip_rel_gap": self.mip_gap, "mip_abs_gap": 0.0}
