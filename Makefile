@@ -46,11 +46,13 @@ docs: $(VENV)/.installed-docs ## build the site in docs/_build/html; any warning
 	@echo "The site is in docs/_build/html/index.html."
 
 bench: $(VENV)/.installed-bench ## time decigrad beside its peers
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.layers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.epochs
 
 tables: $(VENV)/.installed-dev ## recompute the tables that are committed in benchmarks/tables
 	$(BIN)/python -m benchmarks.default_recipe
-	$(BIN)/python -m benchmarks.shortest_path
+	for name in shortest-path knapsack top-k matching ranking tsp; do \
+	  $(BIN)/decigrad bench $$name --out benchmarks/tables || exit 1; done
 
 clean: ## remove what was built; the environment too
 	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
