@@ -70,7 +70,7 @@ def _gradient(make: Callable[[], Any]) -> Callable[[], Method]:
 _ELMACHTOUB = "Elmachtoub and Grigas 2022"
 _MULAMBA, _MANDI = "Mulamba et al. 2021", "Mandi et al. 2022"
 _BERTHET, _DALLE = "Berthet et al. 2020", "Dalle et al. 2022"
-_NIEPERT = "Niepert et al. 2021"
+_NIEPERT, _TANG = "Niepert et al. 2021", "Tang and Khalil 2024"
 
 METHODS: dict[str, Entry] = {
     entry.name: entry
@@ -108,6 +108,12 @@ METHODS: dict[str, Entry] = {
         Entry("pointwise", "pool", "costs", "0", "costs", _MANDI, _loss(losses.PointwiseRank)),
         Entry("pairwise", "pool", "costs", "0", "costs", _MANDI, _loss(losses.PairwiseRank)),
         Entry("listwise", "pool", "costs", "0", "costs", _MANDI, _loss(losses.ListwiseRank)),
+        Entry("cave", "geometric", "decisions", "0", "costs", _TANG, _loss(losses.CaVE)),
+        Entry("cave+", "geometric", "decisions", "0", "costs", _TANG, _loss(lambda: losses.CaVE(20))),
+        Entry("cave-hybrid", "geometric", "decisions", "0", "costs", _TANG,
+              _loss(lambda: losses.CaVE(20, 0.3))),
+        Entry("adjacent-vertices", "geometric", "costs", "0", "costs", "Berden et al. 2025",
+              _loss(losses.AdjacentVertices)),
     )
 }  # fmt: skip
 """All methods, by name."""

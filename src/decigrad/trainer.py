@@ -106,6 +106,7 @@ class Trainer:
         """The data as device arrays, with optimal decisions and values where the loss needs decisions."""
         optimal: dict[str, np.ndarray] = {}
         value, weight, position = np.zeros(len(data)), data.weights, np.arange(len(data))
+        prepared = None
         if self.loss.decides:
             labels = self.layer.exact.solve(data.parameters)
             self.calls += len(data)
@@ -116,8 +117,10 @@ class Trainer:
             optimal = {name: np.nan_to_num(x) for name, x in labels.x.items()}
             value = np.where(status, 0.0, labels.objective)
             weight = np.where(status, 0.0, weight)
+            if hasattr(self.loss, "prepare"):
+                prepared = self.loss.prepare(self.layer.exact, labels)
         parts = (position, data.features, data.targets, data.known, optimal, value, weight)
-        return jax.tree_util.tree_map(jnp.asarray, Batch(*parts))
+        return jax.tree_util.tree_map(jnp.asarray, Batch(*parts, labels=prepared))
 
     def _pool(self, data: Batch) -> dict[str, Any] | None:
         """The distinct optimal decisions of the data, for losses that rank known decisions."""

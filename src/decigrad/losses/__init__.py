@@ -6,6 +6,8 @@ from decigrad.losses.contrastive import ListwiseRank as ListwiseRank
 from decigrad.losses.contrastive import PairwiseRank as PairwiseRank
 from decigrad.losses.contrastive import PointwiseRank as PointwiseRank
 from decigrad.losses.decision import Regret as Regret
+from decigrad.losses.geometric import AdjacentVertices as AdjacentVertices
+from decigrad.losses.geometric import CaVE as CaVE
 from decigrad.losses.imitation import Imitation as Imitation
 from decigrad.losses.margin import StructuredHinge as StructuredHinge
 from decigrad.losses.perturbed import PerturbedFenchelYoung as PerturbedFenchelYoung

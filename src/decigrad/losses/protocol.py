@@ -26,7 +26,7 @@ class Batch:
 
     `optimal` are the decisions under the true parameters, `optimal_value` their objective. `spread` are the
     standard deviations of the training targets by entry, `pool` known decisions [K, *shape] by variable,
-    `key` the randomness of this step; they have no sample axes.
+    `key` the randomness of this step; they have no sample axes. `labels` are what the loss's `prepare` made.
     """
 
     index: Any
@@ -39,6 +39,7 @@ class Batch:
     spread: Any = None
     pool: Any = None
     key: Any = None
+    labels: Any = None
 
     @property
     def truth(self) -> dict[str, Any]:
@@ -47,7 +48,12 @@ class Batch:
 
 
 class Loss(Protocol):
-    """A loss by sample; smaller is better."""
+    """A loss by sample; smaller is better.
+
+    A loss may also have a method `prepare(layer, labels) -> dict of arrays [N, ...]`, which `fit` calls once
+    on the host, before training, with the `Solutions` under the true parameters; each batch finds the part
+    of its samples in `Batch.labels`.
+    """
 
     decides: bool
     """Whether it needs decisions; without, it is a prediction loss."""
