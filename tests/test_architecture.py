@@ -55,7 +55,7 @@ ROOMS: dict[str, tuple[int, str]] = {
 }
 
 # The only imports between rooms of one rank: (importer, imported).
-SIDEWAYS = {("predictors", "data"), ("losses", "data")}
+SIDEWAYS = {("predictors", "data"), ("losses", "data"), ("oracles", "solvers")}
 
 # The public namespace collects from every rank; the command line may start from it.
 EXEMPT = {"__init__", "__main__"}

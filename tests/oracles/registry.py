@@ -25,6 +25,7 @@ ORACLES: dict[str, LinearOracle] = {
     "spanning tree": oracles.SpanningTree(4, _DIAMOND),
     "tsp": oracles.TSP(5),
     "cvrp": oracles.CVRP(4, [3, 2, 2, 1], 5, 2),
+    "portfolio": oracles.Portfolio(0.5 * np.eye(4) + 0.5, 0.6),
     "interval scheduling": oracles.IntervalScheduling([0, 1, 2, 4, 3], [2, 3, 5, 6, 4]),
 }
 

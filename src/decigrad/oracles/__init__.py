@@ -9,6 +9,7 @@ from decigrad.oracles.knapsack import Knapsack as Knapsack
 from decigrad.oracles.knapsack import MultiKnapsack as MultiKnapsack
 from decigrad.oracles.paths import DagPath as DagPath
 from decigrad.oracles.paths import GraphPath as GraphPath
+from decigrad.oracles.portfolio import Portfolio as Portfolio
 from decigrad.oracles.protocol import LinearOracle as LinearOracle
 from decigrad.oracles.protocol import Oracle as Oracle
 from decigrad.oracles.routing import CVRP as CVRP

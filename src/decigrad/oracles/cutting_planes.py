@@ -12,7 +12,6 @@ traveling salesman problems", SIAM Review 33, doi:10.1137/1033004.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 
 from decigrad.errors import SolveError
 from decigrad.program import Array
+from decigrad.solvers.highs import instance, stated
 
 Cut = tuple[tuple[int, ...], float]
 """(columns, limit): the sum of x over the columns is at most the limit."""
@@ -71,19 +71,8 @@ class CuttingPlanes:
 
         m, n = matrix.shape
         self._kind = highspy.HighsModelStatus
-        self._highs: Any = _quiet_highs()()
-        for name, value in _OPTIONS.items():
-            self._highs.setOptionValue(name, value)
-        column, row = np.nonzero(matrix.T)
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = n, m
-        lp.col_cost_, lp.col_lower_, lp.col_upper_ = np.zeros(n), np.zeros(n), upper
-        lp.row_lower_, lp.row_upper_ = row_lower, row_upper
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        lp.a_matrix_.start_ = np.searchsorted(column, np.arange(n + 1)).astype(np.int32)
-        lp.a_matrix_.index_ = row.astype(np.int32)
-        lp.a_matrix_.value_ = np.ascontiguousarray(matrix.T[column, row])
-        self._highs.passModel(lp)
+        self._highs: Any = instance(_OPTIONS)
+        self._highs.passModel(stated(np.zeros(n), matrix, row_lower, row_upper, np.zeros(n), upper))
         self._base, self._columns = m, np.arange(n, dtype=np.int32)
         self._upper, self._separate = np.array(upper, np.float64), separate
         self._bounds = np.zeros(n), self._upper  # those in the model
@@ -191,8 +180,6 @@ class CuttingPlanes:
 
 
 _OPTIONS = {
-    "parallel": "off",
-    "random_seed": 0,
     "presolve": "off",
     "solver": "simplex",
     "simplex_scale_strategy": 0,
@@ -200,15 +187,3 @@ _OPTIONS = {
     "primal_feasibility_tolerance": 1e-9,
     "dual_feasibility_tolerance": 1e-8,  # of costs up to SCALE: below SAME
 }
-
-
-@functools.cache
-def _quiet_highs() -> Any:
-    """The HiGHS class without callbacks: registering them prints a banner that no option prevents."""
-    import highspy
-
-    class Quiet(highspy.Highs):
-        def enableCallbacks(self) -> None:
-            self.setOptionValue("output_flag", False)
-
-    return Quiet

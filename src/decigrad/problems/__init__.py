@@ -45,6 +45,13 @@ from decigrad.problems.portfolio import (
     walk_forward,
 )
 from decigrad.problems.ranking import ranking_layer, ranking_model, ranking_samples
+from decigrad.problems.risk_portfolio import (
+    risk_limit,
+    risk_portfolio_covariance,
+    risk_portfolio_layer,
+    risk_portfolio_model,
+    risk_portfolio_samples,
+)
 from decigrad.problems.selection import selection_layer, selection_model, selection_samples
 from decigrad.problems.shortest_path import (
     grid_edges,
@@ -93,6 +100,11 @@ __all__ = [
     "ranking_samples",
     "returns_model",
     "returns_samples",
+    "risk_limit",
+    "risk_portfolio_covariance",
+    "risk_portfolio_layer",
+    "risk_portfolio_model",
+    "risk_portfolio_samples",
     "scheduling_model",
     "scheduling_starts",
     "selection_layer",

@@ -3,8 +3,8 @@
 Source: Huangfu and Hall (2018), "Parallelizing the dual revised simplex method", Mathematical Programming
 Computation 10, doi:10.1007/s12532-017-0130-5.
 
-One model is passed per call and worker; from sample to sample only what differs is changed, and the basis is cleared,
-so that a sample's answer depends on its own data alone.
+One model is passed per call and worker; from sample to sample only what differs is changed, and the basis is
+cleared, so that a sample's answer depends on its own data alone.
 """
 
 from __future__ import annotations
@@ -188,6 +188,31 @@ def _quiet() -> Any:
     return Quiet
 
 
+def instance(options: dict[str, Any]) -> Any:
+    """HiGHS itself: silent, serial, seeded."""
+    highs = _quiet()()
+    for name, value in {"parallel": "off", "random_seed": 0, **options}.items():
+        highs.setOptionValue(name, value)
+    return highs
+
+
+def stated(cost: Array, matrix: Array, row_lower: Array, row_upper: Array, lower: Array, upper: Array) -> Any:
+    """A linear program as HiGHS takes it. `matrix` [m, n] is dense; its zeros are dropped."""
+    import highspy
+
+    m, n = matrix.shape
+    column, row = np.nonzero(matrix.T)
+    lp = highspy.HighsLp()
+    lp.num_col_, lp.num_row_ = n, m
+    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, lower, upper
+    lp.row_lower_, lp.row_upper_ = row_lower, row_upper
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    lp.a_matrix_.start_ = np.searchsorted(column, np.arange(n + 1)).astype(np.int32)
+    lp.a_matrix_.index_ = row.astype(np.int32)
+    lp.a_matrix_.value_ = np.ascontiguousarray(matrix.T[column, row])
+    return lp
+
+
 class LinearModel:
     """One persistent HiGHS model: min cᵀx s.t. lower ≤ C x ≤ upper (rows), lb ≤ x ≤ ub.
 
@@ -200,10 +225,7 @@ class LinearModel:
 
         self._api = highspy
         self._integer = integer
-        self._highs: Any = _quiet()()
         settings: dict[str, Any] = {
-            "parallel": "off",
-            "random_seed": 0,
             # Presolve pays in branch and bound; for one linear program it doubles the time.
             "presolve": "on" if integer else "off",
             "solver": "choose" if integer else "simplex",
@@ -212,8 +234,7 @@ class LinearModel:
             "dual_feasibility_tolerance": 1e-10,
             "mip_feasibility_tolerance": 1e-9,
         }
-        for name, value in {**settings, **(options or {})}.items():
-            self._highs.setOptionValue(name, value)
+        self._highs: Any = instance({**settings, **(options or {})})
 
     def load(
         self,
@@ -226,21 +247,18 @@ class LinearModel:
     ) -> None:
         """State the model. `matrix` [m, n] is dense; its zeros are dropped."""
         m, n = matrix.shape
-        column, row = np.nonzero(matrix.T)
-        values = np.ascontiguousarray(matrix.T[column, row])
         self._row_scale, self._scale = np.ones(m), np.ones(n)
         if not self._integer:
-            self._row_scale, self._scale = _scales(row, column, np.abs(values), m, n)
-            values *= self._row_scale[row] * self._scale[column]
-        lp = self._api.HighsLp()
-        lp.num_col_, lp.num_row_ = n, m
-        lp.col_cost_ = cost * self._scale
-        lp.col_lower_, lp.col_upper_ = lower / self._scale, upper / self._scale
-        lp.row_lower_, lp.row_upper_ = row_lower * self._row_scale, row_upper * self._row_scale
-        lp.a_matrix_.format_ = self._api.MatrixFormat.kColwise
-        lp.a_matrix_.start_ = np.searchsorted(column, np.arange(n + 1)).astype(np.int32)
-        lp.a_matrix_.index_ = row.astype(np.int32)
-        lp.a_matrix_.value_ = values
+            row, column = np.nonzero(matrix)
+            self._row_scale, self._scale = _scales(row, column, np.abs(matrix[row, column]), m, n)
+        lp = stated(
+            cost * self._scale,
+            self._row_scale[:, None] * matrix * self._scale,
+            row_lower * self._row_scale,
+            row_upper * self._row_scale,
+            lower / self._scale,
+            upper / self._scale,
+        )
         if self._integer:
             kinds = [self._api.HighsVarType.kContinuous] * n
             for j in self._integer:
