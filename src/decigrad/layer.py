@@ -193,15 +193,8 @@ class DecisionLayer:
     def _again(self, solutions: Solutions) -> Solutions:
         """This layer's solutions of the programs that another layer of the model has solved as stated."""
         program = self.gradient.program(solutions.program)
-        raw, _ = self._run(program, len(solutions.raw.x))
+        raw = _spread(run(self.form, self.solver, program)[0], len(solutions.raw.x))
         return replace(solutions, program=program, raw=raw, gradient=self.gradient)
-
-    def _run(self, program: QuadraticProgram, size: int) -> tuple[RawResult, np.ndarray]:
-        """`run`, for `size` samples even if nothing in the program differs by sample."""
-        found = run(self.form, self.solver, program)
-        if len(found[0].x) == size:
-            return found
-        return jax.tree_util.tree_map(lambda a: np.broadcast_to(a, (size, *a.shape[1:])), found)
 
     def pairing(self, params: Mapping[str, Any], saved: Any) -> Any:
         """A number, inside a trace, whose negative gradient in the parameters is the pullback of `saved`."""
@@ -242,18 +235,15 @@ class DecisionLayer:
         stated = compiled.programs(self.form, values, mapped)
         program = self.gradient.program(stated)
         size = int(np.prod(lead, dtype=int))
-        noise = None
+        found: Any
+        solver = functools.partial(run, self.form, self.solver)
         if isinstance(self.gradient, Estimated):
+            key = jax.random.PRNGKey(0) if key is None else key
             with compiled.float64():
-                several, z = estimated.on_host(
-                    self.gradient, program, jax.random.PRNGKey(0) if key is None else key
-                )
-            raw, handed_on = run(self.form, self.solver, several)
-            raw, forward = estimated.averaged(raw, program.batch_size)
-            handed_on = handed_on.reshape(program.batch_size, -1).max(1)
-            noise = z, forward
+                found = estimated.on_host(self.gradient, solver, program, key)
         else:
-            raw, handed_on = self._run(program, size)
+            found = *solver(program), None
+        raw, handed_on, noise = _spread(found, size)
         stats = {
             "solver": self.solver.name,
             "why": self.why,
@@ -379,3 +369,10 @@ class DecisionLayer:
                 f"{count} of {solutions.status.size} samples failed: {solutions.failed.tolist()[:20]}"
             )
         raise error
+
+
+def _spread(found: Any, size: int) -> Any:
+    """Arrays with one leading axis, repeated for `size` samples where nothing differs by sample."""
+    return jax.tree_util.tree_map(
+        lambda a: a if len(a) == size else np.broadcast_to(a, (size, *a.shape[1:])), found
+    )

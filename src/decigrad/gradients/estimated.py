@@ -6,9 +6,14 @@ decision by a cotangent q̄ of the cost vector, from the decisions at a few othe
     costs(q, x, x̄, z)  ->  q₁ … q_S      solved wherever solving is best
     cotangent(q, x, x̄, z, x(q₁) … x(q_S))  ->  q̄
 
-with noise z that is the same in both. Everything after that (from q̄ to the parameters) is exact. Estimators
-are values of `DecisionLayer(gradient=...)`; they see the cost alone, so a predicted parameter must not enter
-constraints or curvature. They are not derivatives of anything but what their docstring says.
+with noise z that is the same in both. The forward value is the model's own decision, or made of the decisions
+at some costs, asked for in rounds:
+
+    start -> ask -> (solve) -> tell -> ask -> …  -> answer
+
+Everything after that (from q̄ to the parameters) is exact. Estimators are values of
+`DecisionLayer(gradient=...)`; they see the cost alone, so a predicted parameter must not enter constraints or
+curvature. They are not derivatives of anything but what their docstring says.
 """
 
 from __future__ import annotations
@@ -32,6 +37,8 @@ class Estimated:
     changes_forward = False
     draws = 0
     """Noise vectors z for each sample."""
+    rounds = 1
+    """Most rounds of a forward value that is not the model's own."""
 
     def program(self, program: QuadraticProgram) -> QuadraticProgram:
         """The program that is solved: the model's own."""
@@ -50,8 +57,28 @@ class Estimated:
         return jax.random.normal(key, (self.draws, n), dtype)
 
     def perturbed(self, q: Array, z: Array) -> Array:
-        """Costs [S, n] whose mean decision is the forward value, if that changes."""
+        """Costs [draws, n] whose mean decision is the forward value, if that changes and has one round."""
         raise NotImplementedError
+
+    def start(self, q: Array, z: Array) -> Any:
+        """What is known before the first round."""
+        return jnp.zeros((self.draws, q.size), q.dtype)
+
+    def ask(self, q: Array, z: Array, state: Any) -> Array:
+        """Costs [S, n] to solve in this round."""
+        return self.perturbed(q, z)
+
+    def tell(self, q: Array, z: Array, state: Any, answers: Array) -> Any:
+        """What is known after this round, by its decisions [S, n]."""
+        return answers
+
+    def done(self, state: Any) -> Array:
+        """Whether no further round is needed."""
+        return jnp.zeros((), bool)
+
+    def answer(self, q: Array, z: Array, state: Any) -> tuple[Array, Array]:
+        """The forward value [n], and what `cotangent` is to know of it, an array of two axes."""
+        return state.mean(0), state
 
     def costs(self, q: Array, x: Array, cotangent: Array, z: Array) -> Array:
         """Costs [S, n] that have to be solved for the cotangent; S may be 0."""
@@ -60,7 +87,7 @@ class Estimated:
     def cotangent(
         self, q: Array, x: Array, cotangent: Array, z: Array, forward: Array, answers: Array
     ) -> Array:
-        """q̄ [n]. `forward` [S, n] are the decisions at `perturbed`, `answers` those at `costs`."""
+        """q̄ [n]. `forward` is what `answer` gave, or else x [1, n]; `answers` are those at `costs`."""
         raise NotImplementedError
 
     def pairing(self, program: QuadraticProgram, saved: Any) -> Array:
@@ -87,8 +114,22 @@ def _forward(
     if not gradient.changes_forward:
         raw = implicit.solve(KKT(), solver, replace(program, q=q))
         return (raw.x, raw.status), (q, program, z, raw.x, raw.x[None])
-    x, status = _each(solver, gradient.perturbed(q, z), program)
-    return (x.mean(0), status.max(0)), (q, program, z, x.mean(0), x)
+
+    def further(carry: Any) -> Array:
+        count, state, status = carry
+        return (count < gradient.rounds) & ~gradient.done(state) & (status == int(Status.OPTIMAL))
+
+    def round_of(carry: Any) -> Any:
+        count, state, _ = carry
+        x, status = _each(solver, gradient.ask(q, z, state), program)
+        return count + 1, gradient.tell(q, z, state, x), status.max(0)
+
+    start = jnp.zeros((), jnp.int32), gradient.start(q, z), jnp.zeros((), jnp.int32)
+    several = gradient.rounds > 1
+    _, state, status = jax.lax.while_loop(further, round_of, start) if several else round_of(start)
+    x, saved = gradient.answer(q, z, state)
+    x = jnp.where(status == int(Status.OPTIMAL), x, jnp.nan)
+    return (x, status), (q, program, z, x, saved)
 
 
 def _each(solver: Solver, costs: Array, program: QuadraticProgram) -> tuple[Array, Array]:
@@ -119,24 +160,36 @@ _solve.defvjp(_forward, _backward)
 # ------------------------------------------------------------------------------------------- on the host
 
 
-def on_host(gradient: Estimated, program: QuadraticProgram, key: Array) -> tuple[QuadraticProgram, Array]:
-    """The program to solve for the forward value, [B·S] samples, and the noise z [B, draws, n]."""
+def on_host(
+    gradient: Estimated, run: Any, program: QuadraticProgram, key: Array
+) -> tuple[RawResult, np.ndarray, Any]:
+    """The forward value of a batch, what the solver handed on, and (noise z, what `cotangent` is to know).
+
+    `run` solves batched programs: raw result, and which samples were handed on.
+    """
     batch, n = program.batch_size, program.n
     z = np.asarray(_noise(gradient, jax.random.split(key, batch), n))
     if not gradient.changes_forward:
-        return program, z
-    return _repeated(program, np.asarray(_perturbed(gradient, _spread(program.q, batch), z))), z
-
-
-def averaged(raw: RawResult, batch: int) -> tuple[RawResult, np.ndarray]:
-    """The result of the mean decision, and the decisions [B, S, n] that it is the mean of."""
+        raw, handed_on = run(program)
+        return raw, handed_on, (z, raw.x[:, None])
+    q, status, handed_on = _spread(program.q, batch), np.zeros(batch, np.int32), np.zeros(batch, bool)
 
     def by_sample(a: np.ndarray) -> np.ndarray:
         return a.reshape(batch, len(a) // batch, *a.shape[1:])
 
-    x = by_sample(raw.x)
+    state = _start(gradient, q, z)
+    for _ in range(gradient.rounds):
+        costs = np.asarray(_ask(gradient, q, z, state))
+        raw, given_up = run(_repeated(program, costs))
+        status = np.maximum(status, by_sample(raw.status).max(1))
+        handed_on |= by_sample(given_up).max(1)
+        state = _tell(gradient, q, z, state, by_sample(raw.x))
+        if (np.asarray(_done(gradient, state, batch)) | (status != Status.OPTIMAL)).all():
+            break
+    x, saved = map(np.asarray, _answer(gradient, q, z, state))
     first = jax.tree_util.tree_map(lambda a: by_sample(a)[:, 0], raw)
-    return first.replace(x=x.mean(1), status=by_sample(raw.status).max(1)), x
+    x = np.where((status == Status.OPTIMAL)[:, None], x, np.nan)
+    return first.replace(x=x, status=status), handed_on, (z, saved)
 
 
 def pullback(
@@ -181,8 +234,28 @@ def _noise(gradient: Estimated, keys: Array, n: int) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _perturbed(gradient: Estimated, q: Array, z: Array) -> Array:
-    return jax.vmap(gradient.perturbed)(q, z)
+def _start(gradient: Estimated, q: Array, z: Array) -> Any:
+    return jax.vmap(gradient.start)(q, z)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _ask(gradient: Estimated, q: Array, z: Array, state: Any) -> Array:
+    return jax.vmap(gradient.ask)(q, z, state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _tell(gradient: Estimated, q: Array, z: Array, state: Any, answers: Array) -> Any:
+    return jax.vmap(gradient.tell)(q, z, state, answers)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _done(gradient: Estimated, state: Any, batch: int) -> Array:
+    return jax.vmap(gradient.done, axis_size=batch)(state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _answer(gradient: Estimated, q: Array, z: Array, state: Any) -> tuple[Array, Array]:
+    return jax.vmap(gradient.answer)(q, z, state)
 
 
 @functools.partial(jax.jit, static_argnums=0)

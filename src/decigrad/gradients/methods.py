@@ -65,9 +65,9 @@ def for_relaxation(gradient: Gradient, asked: str | Solver, program: QuadraticPr
     if isinstance(asked, LinearOracle):
         if not (program.num_equalities or program.num_inequalities):
             raise ModelError(
-                f"{type(gradient).__name__} relaxes the constraints that the model states, and it states none: "
-                f"the set is known to the solver {asked.name!r} alone. State them, or use an estimator such as "
-                f"Perturbed()"
+                f"{type(gradient).__name__} relaxes the constraints that the model states, and there are "
+                f"none: the set is known to the solver {asked.name!r} alone. State them, or use FrankWolfe, "
+                f"which needs none"
             )
         return "auto"
     from decigrad.solvers.automatic import NAMES, by_name

@@ -6,6 +6,7 @@ from decigrad.losses.contrastive import ListwiseRank as ListwiseRank
 from decigrad.losses.contrastive import PairwiseRank as PairwiseRank
 from decigrad.losses.contrastive import PointwiseRank as PointwiseRank
 from decigrad.losses.decision import Regret as Regret
+from decigrad.losses.fenchel_young import FenchelYoung as FenchelYoung
 from decigrad.losses.geometric import AdjacentVertices as AdjacentVertices
 from decigrad.losses.geometric import CaVE as CaVE
 from decigrad.losses.imitation import Imitation as Imitation
