@@ -173,6 +173,55 @@ def test_an_unknown_activation_is_named():
         dg.MLP(activation="rleu").init(DATA, OUTPUTS)
 
 
+# ------------------------------------------------------------------------------------------------- images
+
+IMAGES = np.random.default_rng(3).uniform(0.0, 1.0, (8, 6, 9, 2))
+GRID = dg.Dataset(IMAGES, {"cost": np.random.default_rng(4).uniform(1.0, 9.0, (8, 6))})
+GRID_OUTPUTS = (("cost", (6,)),)
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_a_convolutional_network_by_hand(positive):
+    made = dg.CNN(width=4, depth=1, activation="tanh", positive=positive).init(GRID, GRID_OUTPUTS, seed=1)
+    first, second, last = ((np.asarray(layer.weight), np.asarray(layer.bias)) for layer in made.layers)
+    pixels = IMAGES.reshape(-1, 2)
+    tiles = ((IMAGES - pixels.mean(0)) / pixels.std(0)).reshape(8, 2, 3, 3, 3, 2)  # 2 × 3 cells of 3 × 3
+    value = np.tanh(np.einsum("nitjuc,kctu->nkij", tiles, first[0]) + first[1])
+    padded = np.pad(value, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    around = sum(
+        np.einsum("kc,ncij->nkij", second[0][:, :, a, b], padded[:, :, a : a + 2, b : b + 3])
+        for a in range(3)
+        for b in range(3)
+    )
+    value = np.einsum("kc,ncij->nkij", last[0][:, :, 0, 0], np.tanh(around + second[1])) + last[1]
+    target = GRID.targets["cost"]
+    expected = target.mean() * np.log1p(np.exp(value)) if positive else target.mean() + target.std() * value
+    np.testing.assert_allclose(predict(made, IMAGES, GRID_OUTPUTS)["cost"], expected.reshape(8, 6), rtol=1e-9)
+
+
+def test_a_convolutional_network_is_a_function_of_its_seed():
+    made, again, other = (dg.CNN().init(GRID, GRID_OUTPUTS, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(made.layers[0].weight, again.layers[0].weight)
+    assert not np.array_equal(made.layers[0].weight, other.layers[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("cnn", "features", "targets", "message"),
+    [
+        (dg.CNN(activation="rleu"), IMAGES, {"cost": np.ones((8, 6))}, "no activation 'rleu'"),
+        (dg.CNN(), IMAGES[..., 0], {"cost": np.ones((8, 6))}, "height, width, channels"),
+        (dg.CNN(), IMAGES, {"a": np.ones((8, 6)), "b": np.ones((8, 6))}, "one predicted parameter"),
+        (dg.CNN(), IMAGES, {"cost": np.ones((8, 5))}, "no grid of 5 square cells"),
+        (dg.CNN(), IMAGES, {"cost": np.ones((8, 3, 2))}, r"\(2, 3\) cells, 'cost' has shape \(3, 2\)"),
+        (dg.CNN(positive=True), IMAGES, {"cost": -np.ones((8, 6))}, "positive mean, got -1"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(cnn, features, targets, message):
+    outputs = tuple((name, a.shape[1:]) for name, a in targets.items())
+    with pytest.raises(ModelError, match=message):
+        cnn.init(dg.Dataset(features, targets), outputs)
+
+
 # --------------------------------------------------------------------------------------------- of the user
 
 
@@ -197,7 +246,7 @@ def test_a_bare_array_is_the_one_parameter():
 @pytest.mark.parametrize(
     ("predictor", "message"),
     [
-        (3.0, "must be Linear, MLP or a callable, got float"),
+        (3.0, "must be Linear, MLP, CNN or a callable, got float"),
         (lambda x: {"price": x[:3]}, r"returns \['price'\], but not the parameter 'cost'"),
         (lambda x: {"cost": x}, r"'cost' of shape \(4,\), expected \(3,\)"),
     ],

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from decigrad.gradients import Smoothed as Smoothed
     from decigrad.layer import DecisionLayer as DecisionLayer
     from decigrad.oracles import Oracle as Oracle
+    from decigrad.predictors import CNN as CNN
     from decigrad.predictors import MLP as MLP
     from decigrad.predictors import Linear as Linear
     from decigrad.program import Status as Status
@@ -71,6 +72,7 @@ _HOMES = {
     "Smoothed": "decigrad.gradients",
     "DecisionLayer": "decigrad.layer",
     "Linear": "decigrad.predictors",
+    "CNN": "decigrad.predictors",
     "MLP": "decigrad.predictors",
     "Status": "decigrad.program",
     "CrossValidation": "decigrad.selection",

@@ -1,8 +1,8 @@
 """Predictors: from features to a dict of parameters.
 
-`Linear` and `MLP` are recipes; `fit` initializes them for the data at hand. Any callable pytree works in
-their place (an Equinox module, say): it maps the features of *one* sample to a dict of arrays named like the
-predicted parameters, or to one array when one parameter is predicted.
+`Linear`, `MLP` and `CNN` are recipes; `fit` initializes them for the data at hand. Any callable pytree works
+in their place (an Equinox module, say): it maps the features of *one* sample to a dict of arrays named like
+the predicted parameters, or to one array when one parameter is predicted.
 """
 
 from __future__ import annotations
@@ -187,6 +187,90 @@ class MLP:
         )
 
 
+class CNNPredictor(_Scaled):
+    """Convolutions from an image [H, W, channels] to one number for every cell of a grid."""
+
+    layers: tuple[eqx.nn.Conv2d, ...]
+    activation: Any = eqx.field(static=True)
+    positive: bool = eqx.field(static=True)
+
+    def __call__(self, features: Any) -> dict[str, Any]:
+        value = jnp.moveaxis((features - self.mean) / self.spread, -1, 0)
+        for layer in self.layers[:-1]:
+            value = self.activation(layer(value))
+        flat = self.layers[-1](value).reshape(-1)
+        return self.finished(jax.nn.softplus(flat) if self.positive else flat)
+
+
+@dataclass(frozen=True)
+class CNN:
+    """A small convolutional network for images: one number for every cell of a grid laid over the image.
+
+    The first layer sees each cell's own pixels, [tile, tile, channels]; `depth` layers of 3 × 3 cells add
+    their surroundings; the last combines the `width` numbers of a cell. Features [N, H, W, channels], and one
+    predicted parameter of n entries, row by row, or [rows, cols]: tile² = H·W / n.
+
+    Args:
+        width: channels between the layers.
+        depth: layers that look at neighboring cells.
+        activation: name of a function of `jax.nn`.
+        positive: predict positive numbers only, by a softplus in the unit of the mean target.
+    """
+
+    width: int = 16
+    depth: int = 1
+    activation: str = "relu"
+    positive: bool = False
+
+    def init(self, data: Dataset, outputs: Outputs, seed: int = 0) -> CNNPredictor:
+        """A randomly initialized network; the same seed gives the same bits."""
+        if not hasattr(jax.nn, self.activation):
+            raise ModelError(f"CNN: jax.nn has no activation {self.activation!r}")
+        tile = self._tile(data, outputs)
+        channels = data.features.shape[3]
+        sizes = [(channels, self.width, tile, tile, 0)] + [(self.width, self.width, 3, 1, 1)] * self.depth
+        with float64():
+            keys = jax.random.split(jax.random.key(seed), len(sizes) + 1)
+            layers = tuple(
+                eqx.nn.Conv2d(a, b, kernel_size=size, stride=step, padding=pad, key=key)
+                for (a, b, size, step, pad), key in zip([*sizes, (self.width, 1, 1, 1, 0)], keys, strict=True)
+            )
+        pixels, targets = data.features.reshape(-1, channels), data.targets[outputs[0][0]]
+        if self.positive and not targets.mean() > 0:
+            raise ModelError(f"CNN(positive=True) needs targets of positive mean, got {targets.mean():g}")
+        spread = pixels.std(axis=0)
+        return CNNPredictor(
+            mean=pixels.mean(axis=0),
+            spread=np.where(spread > 0, spread, 1.0),
+            shift=np.zeros(1) if self.positive else targets.mean(keepdims=True).reshape(1),
+            scale=np.full(1, targets.mean() if self.positive else targets.std() or 1.0),
+            outputs=outputs,
+            layers=layers,
+            activation=getattr(jax.nn, self.activation),
+            positive=self.positive,
+        )
+
+    def _tile(self, data: Dataset, outputs: Outputs) -> int:
+        """Pixels along the side of a cell."""
+        shape = data.features.shape
+        if len(shape) != 4 or len(outputs) != 1:
+            raise ModelError(
+                f"CNN needs features [samples, height, width, channels] and one predicted parameter; got "
+                f"features {shape} and {', '.join(f'{n!r} {s}' for n, s in outputs)}"
+            )
+        size = int(np.prod(outputs[0][1], dtype=int))
+        tile = round(np.sqrt(shape[1] * shape[2] / size))
+        grid = shape[1] // max(tile, 1), shape[2] // max(tile, 1)
+        if grid[0] * grid[1] != size or shape[1:3] != (grid[0] * tile, grid[1] * tile):
+            raise ModelError(
+                f"CNN: an image of {shape[1]} × {shape[2]} pixels has no grid of {size} square cells; "
+                f"{outputs[0][0]!r} must have one entry for each"
+            )
+        if len(outputs[0][1]) == 2 and outputs[0][1] != grid:
+            raise ModelError(f"CNN: the image has {grid} cells, {outputs[0][0]!r} has shape {outputs[0][1]}")
+        return tile
+
+
 def _scaling(data: Dataset, outputs: Outputs, on: bool) -> tuple[Any, Any, Any, Any]:
     if not on:
         return None, None, None, None
@@ -206,9 +290,10 @@ def initialized(predictor: Any, layer: DecisionLayer, data: Dataset, seed: int) 
         ModelError: not callable, or outputs that do not match the predicted parameters.
     """
     outputs = outputs_of(layer)
-    made = predictor.init(data, outputs, seed) if isinstance(predictor, Linear | MLP) else predictor
+    made = predictor.init(data, outputs, seed) if isinstance(predictor, Linear | MLP | CNN) else predictor
     if not callable(made):
-        raise ModelError(f"a predictor must be Linear, MLP or a callable, got {type(predictor).__name__}")
+        kind = type(predictor).__name__
+        raise ModelError(f"a predictor must be Linear, MLP, CNN or a callable, got {kind}")
     sample = jax.ShapeDtypeStruct(data.features.shape[1:], np.float64)
     with float64():
         found = eqx.filter_eval_shape(lambda m, x: named(m(x), outputs), made, sample)

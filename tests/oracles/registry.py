@@ -12,6 +12,7 @@ _DIAMOND = [(0, 1), (0, 2), (1, 3), (2, 3), (1, 2), (0, 3)]
 ORACLES: dict[str, LinearOracle] = {
     "grid path": oracles.GridPath(3, 4),
     "node grid path": oracles.NodeGridPath(4, 3),
+    "node grid path cover": oracles.NodeGridPath(3, 4, cover=True),
     "dag path": oracles.DagPath(4, _DIAMOND, 0, 3),
     "graph path": oracles.GraphPath(4, [*_DIAMOND, (3, 1)], 0, 3),
     "knapsack": oracles.Knapsack([3, 1, 4, 1, 5, 2], 7),

@@ -7,7 +7,7 @@ import itertools
 import networkx as nx
 import numpy as np
 import pytest
-from oracles.reference import answer, assert_first_minimizer, costs, indicators
+from oracles.reference import answer, assert_first_minimizer, costs, indicators, subsets
 from scipy.optimize import linprog
 
 from decigrad.errors import ModelError
@@ -108,6 +108,19 @@ def test_a_negative_node_cost_fails_its_sample_alone():
     x = answer(NodeGridPath(3, 4), cost)
     assert np.isnan(x[1]).all()
     np.testing.assert_array_equal(x[[0, 2]].sum(axis=1), 4)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(2, 3), (3, 3), (1, 4)])
+def test_a_cover_is_the_best_of_all_sets_that_contain_a_path(rows, cols):
+    oracle, n = NodeGridPath(rows, cols, cover=True), rows * cols
+    paths = indicators(list(nx.all_simple_paths(king_graph(rows, cols), 0, n - 1)), n)
+    sets = subsets(n)
+    covers = sets[((sets[:, None] >= paths[None]).all(axis=2)).any(axis=1)]
+    cost = costs(np.random.default_rng(n), 300, n)
+    x = answer(oracle, cost)
+    assert (covers[None] == x[:, None]).all(axis=2).any(axis=1).all()
+    np.testing.assert_allclose((cost * x).sum(axis=1), (cost @ covers.T).min(axis=1), atol=1e-12)
+    np.testing.assert_array_equal(answer(oracle, abs(cost)), answer(NodeGridPath(rows, cols), abs(cost)))
 
 
 @pytest.mark.parametrize("kind", [GridPath, NodeGridPath])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
+import decigrad as dg
 from decigrad import problems
 from decigrad.errors import ModelError
 from decigrad.problems.terrain import TERRAINS
@@ -39,6 +41,21 @@ def test_paths_across_terrain_join_the_corners():
         for _ in nodes:
             reached |= {(i, j) for i, j in nodes for a, b in reached if max(abs(i - a), abs(j - b)) == 1}
         assert reached == nodes and (4, 3) in nodes
+
+
+def test_a_small_network_learns_costs_from_images():
+    images, costs = problems.terrain_samples(80, 5, rows=5, cols=5, tile=3)
+    data = dg.Dataset(images, {"cost": costs})
+    train, test = data.take(np.arange(40)), data.take(np.arange(40, 80))
+    layer = problems.terrain_layer(5, 5)
+    cnn = dg.CNN(width=8, positive=True)
+    options = {"selection": None, "warm_start": False, "epochs": 12, "batch_size": 10, "progress": False}
+    found = dg.fit(cnn, layer, train, dg.losses.SPOPlus(), **options, averaging=False)
+    assert found.failures == {}
+    with jax.enable_x64(True):
+        untrained = cnn.init(train, (("cost", (25,)),))
+    before, after = (dg.evaluate(p, layer, test).normalized_regret for p in (untrained, found.predictor))
+    assert after < 0.5 * before
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,12 @@ class NodeGridPath(LinearOracle):
     minimize cᵀx over the indicators x [B, rows·cols] of the nodes of such paths, both ends included; costs
     c ≥ 0 on the nodes, row by row. A sample with a negative cost gets NaN.
 
+    Args:
+        rows, cols: of the grid.
+        cover: minimize over all sets of nodes that contain a path instead. Where c ≥ 0 the answers are the
+            same; nodes of negative cost are taken besides the cheapest path for max(c, 0). So losses that ask
+            about costs such as 2ĉ − c find a minimizer, over a set whose best decisions are paths.
+
     Ties: among cheapest paths one with the fewest nodes; traced back from the end, the predecessor that comes
     first by rows.
 
@@ -108,6 +114,7 @@ class NodeGridPath(LinearOracle):
 
     rows: int
     cols: int
+    cover: bool = False
 
     name = "node grid path"
 
@@ -131,8 +138,8 @@ _NEIGHBORS = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1) if (di, dj) != 
 def _node_grid_path(grid: NodeGridPath, cost: Array) -> Array:
     rows, cols = grid.rows, grid.cols
     batch, n = cost.shape
-    valid = (cost >= 0).all(-1)
-    weight = jnp.where(valid[:, None], cost, 0).T.reshape(rows, cols, batch)
+    valid = (cost >= 0).all(-1) | grid.cover
+    weight = jnp.maximum(cost, 0).T.reshape(rows, cols, batch)
     at_start = (jnp.arange(n) == 0).reshape(rows, cols, 1)
 
     # A predecessor is noted only when a distance falls. Its own distance fell in an earlier sweep, so
@@ -165,4 +172,4 @@ def _node_grid_path(grid: NodeGridPath, cost: Array) -> Array:
     end = jnp.full(batch, n - 1)
     x = jnp.zeros((batch, n), cost.dtype).at[:, n - 1].set(1)
     _, x = jax.lax.while_loop(lambda state: (state[0] != 0).any(), walk, (end, x))
-    return jnp.where(valid[:, None], x, jnp.nan)
+    return jnp.where(valid[:, None], jnp.maximum(x, cost < 0), jnp.nan)

@@ -47,8 +47,11 @@ def terrain_model(rows: int = 12, cols: int = 12) -> dg.Model:
 
 
 def terrain_layer(rows: int = 12, cols: int = 12) -> dg.DecisionLayer:
-    """The model, solved by `oracles.NodeGridPath`, which asks for costs that are not negative."""
-    return dg.DecisionLayer(terrain_model(rows, cols), solver=dg.oracles.NodeGridPath(rows, cols))
+    """The model, solved by `oracles.NodeGridPath`; a decision is a path where costs are not negative.
+
+    A predictor for it is `dg.CNN(positive=True)`, which looks at one tile for every node.
+    """
+    return dg.DecisionLayer(terrain_model(rows, cols), solver=dg.oracles.NodeGridPath(rows, cols, cover=True))
 
 
 def terrain_samples(
