@@ -46,6 +46,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "steps": (5, "training"),
     "registry": (5, "training"),
     "trainer": (5, "training"),
+    "reuse": (5, "training"),
     "progress": (5, "training"),
     "evaluation": (5, "training"),
     "execution": (5, "execution"),

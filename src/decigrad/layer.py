@@ -220,19 +220,25 @@ class DecisionLayer:
         raw = implicit.solve(self.gradient, self.solver, program)
         return raw.x, raw.status
 
+    def programs(
+        self, params: Mapping[str, Any], check: bool = False
+    ) -> tuple[QuadraticProgram, tuple[int, ...]]:
+        """The programs of a batch as the model states them, outside any trace, and the batch's axes."""
+        values, lead = self._arranged(params, np)
+        if check:
+            for name, value in values.items():
+                self.parameters[name].check(value)
+        mapped = frozenset(n for n, v in values.items() if v.ndim > self.parameters[n].ndim)
+        return compiled.programs(self.form, values, mapped), lead
+
     def solve(self, params: Mapping[str, Any], throw: bool | None = None, key: Any = None) -> Solutions:
         """Solve a batch outside any trace, in float64; statuses, multipliers and statistics by sample.
 
         `key` as in a call.
         """
         throw = self.throw if throw is None else throw
-        values, lead = self._arranged(params, np)
-        if throw:
-            for name, value in values.items():
-                self.parameters[name].check(value)
         start = time.perf_counter()
-        mapped = frozenset(n for n, v in values.items() if v.ndim > self.parameters[n].ndim)
-        stated = compiled.programs(self.form, values, mapped)
+        stated, lead = self.programs(params, check=throw)
         program = self.gradient.program(stated)
         size = int(np.prod(lead, dtype=int))
         found: Any

@@ -83,6 +83,7 @@ class FitResult:
         failures: samples whose decision failed at least once in a step or when judged, by position in the
             data, with the name of the `Status`. They took no part in the step; when judged they count as the
             worst.
+        saved_calls: programs that `solve_ratio` left unsolved.
         interrupted: Ctrl-C ended the training; the predictor is the best so far: that of the last complete
             epoch, of the best one with `HoldOut`, two-stage during cross-validation.
     """
@@ -95,6 +96,7 @@ class FitResult:
     solver_calls: int
     interrupted: bool = False
     failures: dict[int, str] = field(default_factory=dict)
+    saved_calls: int = 0
 
 
 class Run:

@@ -24,6 +24,8 @@ from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Loss
 from decigrad.predictors import outputs_of
 from decigrad.program import Status
+from decigrad.reuse import DecisionPool
+from decigrad.solving import run
 
 AVERAGED = 6  # epochs: a running mean of the weights forgets with this horizon
 CHUNK = 8192  # samples × lanes solved at once when judging
@@ -69,6 +71,7 @@ class Trainer:
         seed: int = 0,
         averaging: bool = False,
         stop: bool = False,
+        solve_ratio: float = 1.0,
     ) -> None:
         if loss.decides and loss.through:
             layer.check_derivative()
@@ -87,18 +90,19 @@ class Trainer:
         self.recipe = steps.Recipe(layer, layer.exact, loss, optimizer, outputs_of(layer), static)
         spread = {name: data.targets[name].std(axis=0) for name in layer.predicts}
         spread = {name: jnp.asarray(np.where(s > 0, s, 1.0)) for name, s in spread.items()}
+        self.pool = None if solve_ratio == 1 else _growing_pool(layer, loss, solve_ratio, seed)
         labelled = self._labelled(data)
         self.context = steps.Context(
             labelled, jax.tree_util.tree_map(jnp.asarray, arrays), spread, self._pool(labelled)
         )
-        self.host = loss.decides and layer.solver.host
+        self.host = loss.decides and (layer.solver.host or self.pool is not None)
 
     def like(self, data: Dataset) -> Trainer:
         """The same trainer on other data."""
         data.check(self.layer)
         twin = object.__new__(Trainer)
         twin.__dict__.update(self.__dict__)
-        twin.data, twin.calls, twin.failures, twin.stop = data, 0, {}, False
+        twin.data, twin.calls, twin.failures, twin.stop, twin.pool = data, 0, {}, False, None
         twin.context = replace(self.context, data=twin._labelled(data))
         return twin
 
@@ -117,6 +121,8 @@ class Trainer:
             optimal = {name: np.nan_to_num(x) for name, x in labels.x.items()}
             value = np.where(status, 0.0, labels.objective)
             weight = np.where(status, 0.0, weight)
+            if self.pool is not None:
+                self.pool.add(labels.raw.x)
             if hasattr(self.loss, "prepare"):
                 prepared = self.loss.prepare(self.layer.exact, labels)
         parts = (position, data.features, data.targets, data.known, optimal, value, weight)
@@ -208,6 +214,9 @@ class Trainer:
         self, layer: DecisionLayer, queries: Any, shape: tuple[int, ...], key: Any
     ) -> tuple[Any, Any, Any]:
         solutions = {label: layer.solve(query, throw=False, key=key) for label, query in queries.items()}
+        if self.pool is not None and layer is self.layer:
+            for solved in solutions.values():
+                self.pool.add(solved.raw.x)
         status = np.zeros(shape, np.int32)
         for solved in solutions.values():
             status = np.maximum(status, solved.status.reshape(-1, *shape).max(0))
@@ -217,6 +226,26 @@ class Trainer:
         }
         return solutions, answers, status
 
+    def _reused(self, queries: Any, mask: np.ndarray) -> tuple[Any, Any]:
+        """Answers and status from the pool of known decisions; where none is feasible, solved."""
+        assert self.pool is not None
+        answers, status = {}, np.zeros(mask.shape, np.int32)
+        for label, query in queries.items():
+            program, lead = self.layer.programs(query)
+            size = int(np.prod(lead, dtype=int))
+            x = self.pool.best(program, size)
+            found, known = np.zeros(size, np.int32), np.isfinite(x).all(1)
+            missing = np.flatnonzero(~known)
+            if missing.size:
+                raw, _ = run(self.layer.form, self.layer.solver, program.take(missing))
+                self.pool.add(raw.x)
+                x[missing], found[missing] = np.nan_to_num(raw.x), raw.status
+            saved = int((known.reshape(-1, *mask.shape) & (mask > 0)).sum())
+            self.pool.saved, self.calls = self.pool.saved + saved, self.calls - saved
+            answers[label] = self.layer.form.split(x.reshape(lead + x.shape[1:]))
+            status = np.maximum(status, found.reshape(-1, *mask.shape).max(0))
+        return answers, status
+
     def _host_step(
         self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -224,7 +253,10 @@ class Trainer:
         predicted, batch, queries = steps.ask(
             recipe, context, lanes.weights, index, mask, key, loss=self.loss
         )
-        solutions, answers, status = self._solved(self.layer, queries, index.shape, key)
+        if self.pool is not None and self.pool.answers_next():
+            answers, status = self._reused(queries, mask)
+        else:
+            solutions, answers, status = self._solved(self.layer, queries, index.shape, key)
         if not self.loss.through:
             lanes.weights, lanes.state, record = steps.descend(
                 recipe, context, lanes.weights, lanes.state, answers, status, batch, lanes.anchor, lanes.pull
@@ -271,6 +303,18 @@ class Trainer:
         )
         _, answers, status = self._solved(self.recipe.judging, queries, block.shape, key)
         return steps.score(self.recipe, predicted, answers, batch, loss=loss), status
+
+
+def _growing_pool(layer: DecisionLayer, loss: Loss, solve_ratio: float, seed: int) -> DecisionPool | None:
+    if not loss.decides:
+        return None
+    if loss.through or layer.gradient.changes_forward:
+        raise ModelError(
+            f"solve_ratio < 1 reuses known decisions, and those have no derivative: {type(loss).__name__} "
+            f"with the gradient {layer.gradient} needs one. Use a surrogate such as SPOPlus(), or "
+            f"solve_ratio=1"
+        )
+    return DecisionPool(solve_ratio, seed)
 
 
 def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -49,6 +49,7 @@ def fit(
     averaging: bool | None = None,
     validation: Dataset | None = None,
     on_failure: Literal["continue", "raise"] = "continue",
+    solve_ratio: float = 1.0,
     progress: bool | None = None,
 ) -> FitResult:
     """Train a predictor for the decisions that a layer makes with its predictions.
@@ -76,6 +77,9 @@ def fit(
             `FitResult.failures`; a warning is logged at the end), or "raise" an error that names it. A sample
             without a decision under its true parameters is an error, unless the layer has `throw=False`:
             then it is left out and listed too.
+        solve_ratio: share of the steps, drawn with `seed`, that solve; the others take the best decision
+            known so far (see `decigrad.reuse`). For surrogates, whose decisions need no derivative;
+            `FitResult.saved_calls` counts what it saves.
         progress: a progress bar; by default where the terminal shows one.
 
     Raises:
@@ -86,6 +90,8 @@ def fit(
     data.check(layer)
     if epochs < 1 or batch_size < 1:
         raise ModelError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
+    if not 0 <= solve_ratio <= 1:
+        raise ModelError(f"solve_ratio must lie between 0 and 1, got {solve_ratio}")
     if on_failure not in ("continue", "raise"):
         raise ModelError(f"on_failure must be 'continue' or 'raise', got {on_failure!r}")
     if loss == "auto":
@@ -117,7 +123,7 @@ def fit(
                         smooth = judged.decides and not exact
                     trainer = Trainer(
                         start, through, judged, data, adam, batch_size, _integer(seed), smooth,
-                        stop=on_failure == "raise",
+                        stop=on_failure == "raise", solve_ratio=solve_ratio,
                     )  # fmt: skip
                     draws = copy.deepcopy(rng) if auto else rng  # the same folds for all
                     runs[name] = Run(trainer, draws, epochs, bar, validation, limit)
@@ -140,7 +146,9 @@ def fit(
             len(failures), len(data), first, status,
         )  # fmt: skip
     calls = sum(run.calls for run in runs.values())
-    return replace(result, seconds=time.perf_counter() - started, solver_calls=calls, failures=failures)
+    saved = sum(run.trainer.pool.saved for run in runs.values() if run.trainer.pool is not None)
+    seconds = time.perf_counter() - started
+    return replace(result, seconds=seconds, solver_calls=calls, saved_calls=saved, failures=failures)
 
 
 def _method(loss: Loss | str | None, predictor: Any) -> Method:

@@ -1,0 +1,84 @@
+"""Solving less often: steps whose decisions are the best ones known so far, found by evaluation.
+
+The pool starts with the optimal decisions of the training data and grows with every decision that is solved
+for. Its answer for an instance is the decision of least objective among those that are feasible for it, so it
+is an upper bound of the instance's optimum, over a set that training itself explores.
+
+Source: Mulamba et al. (2021), Contrastive Losses and Solution Caching for Predict-and-Optimize, IJCAI,
+doi:10.24963/ijcai.2021/390.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from decigrad.program import QuadraticProgram
+
+LARGEST = 20_000
+"""Decisions kept; later ones are not added."""
+FEASIBLE = 1e-6
+"""Largest violation of a constraint, relative to 1 + its right-hand side, in a decision that is reused."""
+
+
+class DecisionPool:
+    """Distinct decisions, and which steps take their answers from them: each with probability 1 − ratio."""
+
+    def __init__(self, ratio: float, seed: int) -> None:
+        self.ratio = ratio
+        self.saved = 0
+        """Solver calls that were not made."""
+        self._rng = np.random.default_rng(seed)
+        self._points: list[np.ndarray] = []
+        self._seen: set[bytes] = set()
+
+    def answers_next(self) -> bool:
+        """Whether the next step takes its answers from the pool."""
+        return bool(self._rng.random() >= self.ratio)
+
+    def add(self, x: np.ndarray) -> None:
+        """Remember decisions x [B, n], with their auxiliary columns; those with NaN are left out."""
+        for row in x[np.isfinite(x).all(1)]:
+            key = (row.round(9) + 0.0).tobytes()
+            if key not in self._seen and len(self._seen) < LARGEST:
+                self._seen.add(key)
+                self._points.append(row)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def best(self, program: QuadraticProgram, size: int) -> np.ndarray:
+        """For each of the `size` instances the best known decision [size, n]; NaN where none is feasible."""
+        if not self._points:
+            return np.full((size, program.n), np.nan)
+        points = np.array(self._points)
+        value = program.q @ points.T
+        if not program.linear:
+            value = value + _quadratic(program, points)
+        differs = max(len(a) for a in jax.tree_util.tree_leaves(_limits(program))) > 1
+        if differs:
+            feasible = [_feasible(program.sample(i), points) for i in range(program.batch_size)]
+            value = np.where(np.stack(feasible), value, np.inf)
+        value = np.broadcast_to(value, (size, len(points)))
+        chosen = points[value.argmin(1)]
+        return np.where(np.isfinite(value.min(1))[:, None], chosen, np.nan)
+
+
+def _limits(program: QuadraticProgram) -> tuple[object, ...]:
+    return program.A, program.b, program.G, program.h, program.lb, program.ub
+
+
+def _quadratic(program: QuadraticProgram, points: np.ndarray) -> np.ndarray:
+    """½xᵀPx of every decision, [B or 1, K]."""
+    count = max(len(a) for a in jax.tree_util.tree_leaves(program.P))
+    return np.stack([0.5 * (points * program.sample(i).P.matvec(points)).sum(1) for i in range(count)])
+
+
+def _feasible(program: QuadraticProgram, points: np.ndarray) -> np.ndarray:
+    """Which decisions [K] keep the constraints of one instance."""
+    gaps = [program.lb - points, points - program.ub]
+    gaps.append(abs(program.A.matvec(points) - program.b) / (1.0 + abs(program.b)))
+    bound = np.where(np.isfinite(program.h), program.h, 0.0)
+    gaps.append((program.G.matvec(points) - program.h) / (1.0 + abs(bound)))
+    worst = np.concatenate(gaps, axis=1).max(1, initial=-np.inf)
+    return worst <= FEASIBLE * (1.0 + abs(points).max(1, initial=0.0))
