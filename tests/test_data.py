@@ -141,3 +141,38 @@ def test_a_known_parameter_may_have_a_value_instead():
     m = model(known=True)
     m.parameters["total"].value = 1.0
     dg.Dataset(FEATURES, {"cost": COSTS}).check(dg.DecisionLayer(m, solver="daqp"))
+
+
+def test_optimal_decisions_are_solved_once_for_each_layer_and_parameters():
+    from decigrad.problems import selection_layer
+
+    calls = []
+
+    def cheapest(costs):
+        calls.append(len(costs))
+        return np.eye(3)[costs.argmin(1)]
+
+    layer = dg.DecisionLayer(selection_layer(3, 1).model, solver=dg.Oracle(cheapest))
+    costs = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
+    data = dg.Dataset(np.zeros((2, 1)), targets={"cost": costs})
+    first, solved = data.optimal(layer)
+    assert solved == 2 and calls == [2]
+    again, solved = data.optimal(layer.with_gradient(dg.Perturbed()))
+    assert solved == 0 and calls == [2] and again is first
+    data.targets["cost"][0] = [5.0, 4.0, 3.0]
+    changed, solved = data.optimal(layer)
+    assert solved == 2
+    np.testing.assert_array_equal(changed.x["x"], [[0, 0, 1], [0, 1, 0]])
+    assert data.take([1]).optimal(layer)[1] == 1
+
+
+def test_a_failure_that_is_remembered_is_still_raised():
+    from decigrad.problems import selection_layer
+
+    layer = dg.DecisionLayer(
+        selection_layer(3, 1).model, solver=dg.Oracle(lambda costs: np.full(costs.shape, 2.0))
+    )
+    data = dg.Dataset(np.zeros((2, 1)), targets={"cost": np.ones((2, 3))})
+    assert data.optimal(layer)[0].failed.tolist() == [0, 1]
+    with pytest.raises(dg.SolveError, match="sample 0"):
+        data.optimal(layer, throw=True)

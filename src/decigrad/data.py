@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,10 @@ from decigrad.errors import ModelError
 
 if TYPE_CHECKING:
     from decigrad.layer import DecisionLayer
+    from decigrad.solution import Solutions
+
+REMEMBERED = 8
+"""Layers whose optimal decisions a dataset remembers."""
 
 
 class Dataset:
@@ -63,6 +68,8 @@ class Dataset:
         if both:
             raise ModelError(f"parameters {sorted(both)} are given both as targets and as known")
 
+        self._optimal: dict[Any, Solutions] = {}
+
     def __len__(self) -> int:
         return len(self.features)
 
@@ -85,9 +92,32 @@ class Dataset:
         taken.features, taken.weights = self.features[index], self.weights[index]
         taken.targets = {n: a[index] for n, a in self.targets.items()}
         taken.known = {n: a[index] for n, a in self.known.items()}
+        taken._optimal = {}
         if len(taken) == 0:
             raise ModelError("the selection of samples is empty")
         return taken
+
+    def optimal(self, layer: DecisionLayer, throw: bool = False) -> tuple[Solutions, int]:
+        """The best decisions under the true parameters, by the layer's own solver, and how many were solved.
+
+        They are remembered (for the last few layers, as long as the parameters are the same to the bit), so
+        that labels are computed once however often the data train and judge; then 0 were solved.
+
+        Raises:
+            SolveError: with `throw`, where a sample fails.
+        """
+        exact, digest = layer.exact, hashlib.sha256()
+        for name, array in sorted(self.parameters.items()):
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        key = exact, digest.digest()
+        solved = 0
+        if key not in self._optimal:
+            solved = len(self)
+            found = exact.solve(self.parameters, throw=throw)
+            self._optimal = dict([*self._optimal.items(), (key, found)][-REMEMBERED:])
+        elif throw and self._optimal[key].failed.size:
+            exact.solve(self.parameters, throw=True)
+        return self._optimal[key], solved
 
     def split(self, fraction: float, *, seed: int | None = 0) -> tuple[Dataset, Dataset]:
         """Two datasets with about `fraction` and 1 − `fraction` of the samples.

@@ -112,8 +112,8 @@ class Trainer:
         value, weight, position = np.zeros(len(data)), data.weights, np.arange(len(data))
         prepared = None
         if self.loss.decides:
-            labels = self.layer.exact.solve(data.parameters)
-            self.calls += len(data)
+            labels, solved = data.optimal(self.layer, throw=self.layer.throw)
+            self.calls += solved
             status = np.broadcast_to(labels.status, value.shape)
             self._note(position, status)
             if status.all():

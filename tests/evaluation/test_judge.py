@@ -197,7 +197,7 @@ def test_data_may_be_drawn_by_seed():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"methods": ["regrett"]}, "knows no method 'regrett'; it knows two-stage, mse, regret"),
+        ({"methods": ["regrett"]}, "knows no method 'regrett'; it knows two-stage, mse"),
         ({"methods": {"mine": "spo"}}, "knows no method 'spo'"),
         ({"baseline": "ols"}, "baseline 'ols' is not among the methods"),
         ({"seeds": 0}, "at least one seed"),

@@ -53,7 +53,7 @@ def evaluate(
     loss = Regret(cost)
     loss.check(layer)
     exact = layer.exact
-    best = exact.solve(data.parameters, throw=False)
+    best, _ = data.optimal(layer)
     started = time.perf_counter()
     predicted = predict(predictor, data.features, outputs_of(layer))
     made = exact.solve({**data.known, **predicted}, throw=False)
