@@ -270,7 +270,7 @@ def test_the_barrier_has_its_closed_form_and_its_derivative() -> None:
     np.testing.assert_allclose(pull(jnp.arange(4.0))[0], expected @ np.arange(4.0), atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"mu": 0.0}, {"mu": -1.0}, {"mu": 1.0, "kind": "entropic"}])
+@pytest.mark.parametrize("bad", [{"mu": 0.0}, {"mu": -1.0}, {"mu": 1.0, "kind": "other"}])
 def test_smoothing_refuses_nonsense(bad: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="Smoothed"):
         dg.Smoothed(**bad)

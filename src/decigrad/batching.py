@@ -8,6 +8,7 @@ what is not mapped shared, and call the function once.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -110,7 +111,7 @@ def _flattened(a: Any, lead: tuple[int, ...], depth: int, xp: Any) -> Any:
     event = a.shape[depth:]
     if all(size == 1 for size in a.shape[:depth]):
         return a.reshape((1, *event))
-    return xp.broadcast_to(a, lead + event).reshape((-1, *event))
+    return xp.broadcast_to(a, lead + event).reshape((math.prod(lead), *event))
 
 
 def _refuse_one_core(leaves: list[Any]) -> None:

@@ -215,3 +215,18 @@ def test_a_named_solver_is_kept_where_it_can_and_unknown_ones_are_refused():
         dg.DecisionLayer(knapsack(), solver="simplex", gradient=Relaxed())
     with pytest.raises(ModelError, match="mu must be positive"):
         RelaxationGradient(0.0)
+
+
+@pytest.mark.parametrize("kind", ["quadratic", "barrier"])
+def test_training_through_the_interior_point_without_inequalities(kind):
+    """A batch of programs that have equalities and bounds alone, in one trace: the same as on the host."""
+    m = dg.Model()
+    x, c = m.continuous("x", shape=3, lb=0.0), m.parameter("cost", shape=3)
+    m.minimize(c @ x)
+    m.subject_to(dg.sum(x) == 1.0)
+    layer = dg.DecisionLayer(m, solver="interior-point", gradient=Smoothed(0.5, kind))
+    costs, cotangent = np.random.default_rng(5).uniform(size=(2, 6, 3))
+    slope = jax.jit(jax.grad(lambda c: (layer({"cost": c})["x"] * cotangent).sum()))(costs)
+    saved = layer.saved(layer.solve({"cost": costs}), {"x": cotangent})
+    expected = -jax.grad(lambda c: layer.pairing({"cost": c}, saved))(jnp.asarray(costs))
+    np.testing.assert_allclose(slope, expected, atol=1e-6)

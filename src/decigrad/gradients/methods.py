@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from decigrad.errors import ModelError
+from decigrad.gradients.entropic import LEAST, Entropic, plus_diagonal
 from decigrad.gradients.implicit import Coupling, Gradient
 from decigrad.oracles.protocol import LinearOracle
 from decigrad.program import (
@@ -88,13 +90,14 @@ class Smoothed(Gradient):
 
         "quadratic"   ½ mu·s ‖x‖²                     QPTL (Wilder, Dilkina and Tambe 2019)
         "barrier"     −mu·s Σ log(slack)              IntOpt (Mandi and Guns 2020); interior point method
+        "entropy"     mu·s Σ xᵢ log xᵢ                for lb ≥ 0; on the simplex: softmax(−q/(mu·s))
 
     The forward value changes too: the layer returns the smoothed decision. Evaluation always scores the
     model's own one (`DecisionLayer.exact`), integer where the model is. As in `Relaxed`, a layer whose solver
     is an oracle gets a general solver for the constraints that the model states.
 
     Args:
-        mu: strength; in the unit of the cost (per squared unit of x for "quadratic"), or without unit.
+        mu: strength; in the unit of the cost (per squared unit of x for "quadratic"), relative: of the cost.
         kind: see above.
         relative: s as above, so that one `mu` fits any unit of cost. Its own derivative is left out.
 
@@ -103,7 +106,7 @@ class Smoothed(Gradient):
     """
 
     mu: float
-    kind: Literal["quadratic", "barrier"] = "quadratic"
+    kind: Literal["quadratic", "barrier", "entropy"] = "quadratic"
     relative: bool = False
 
     changes_forward = True
@@ -111,23 +114,31 @@ class Smoothed(Gradient):
     def __post_init__(self) -> None:
         if not self.mu > 0:
             raise ModelError(f"Smoothed: mu must be positive, got {self.mu}")
-        if self.kind not in ("quadratic", "barrier"):
-            raise ModelError(f"Smoothed: kind must be 'quadratic' or 'barrier', got {self.kind!r}")
+        if self.kind not in ("quadratic", "barrier", "entropy"):
+            raise ModelError(f"Smoothed: kind must be quadratic, barrier or entropy, got {self.kind!r}")
 
     def program(self, program: QuadraticProgram) -> QuadraticProgram:
         """The relaxation with its objective divided by s, and with the quadratic term."""
         program = dataclasses.replace(program, integer=())
         if self.relative:
             program = _divided(program, cost_size(program.q))
-        if self.kind == "barrier":
+        if self.kind != "quadratic":
             return program
-        return dataclasses.replace(program, P=_raised(program.P, self.mu, program.n), linear=False)
+        P = plus_diagonal(program.P, self.mu * namespace(program.q).ones(program.n))
+        return dataclasses.replace(program, P=P, linear=False)
 
     def solver(self, asked: str | Solver, program: QuadraticProgram) -> str | Solver:
-        """The interior point method for the barrier, else the layer's if it takes the smoothed program."""
+        """One for the barrier or the entropy, else the layer's if it takes the smoothed program."""
         asked = for_relaxation(self, asked, program)
         if self.kind == "quadratic":
             return asked
+        if self.kind == "entropy":
+            if (below := np.flatnonzero((program.lb < 0).any(0))).size:
+                raise ModelError(
+                    f"Smoothed: entropy needs variables with lb >= 0; {below.size} of {program.n} may "
+                    f"be negative, first that at position {below[0]}: bound them, or use kind='quadratic'"
+                )
+            return Entropic(self.mu)
         from decigrad.solvers.interior_point import InteriorPoint
 
         return InteriorPoint(barrier=self.mu)
@@ -144,11 +155,22 @@ class Smoothed(Gradient):
         if self.kind == "barrier":
             raise ModelError("the barrier is infinite at the bounds, where optimal decisions lie")
         size = cost_size(program.q) if self.relative else 1.0
+        if self.kind == "entropy":
+            return self.mu * size * (x * jnp.log(jnp.where(x > 0, x, 1.0))).sum(-1)
         return 0.5 * self.mu * size * (x**2).sum(-1)
+
+    def curved(self, program: QuadraticProgram, raw: RawResult) -> QuadraticProgram:
+        """With the curvature mu/x of the entropy."""
+        if self.kind != "entropy":
+            return program
+        xp = namespace(program.q, raw.x)
+        ok = (raw.status == Status.OPTIMAL)[..., None]
+        x = xp.where(ok, raw.x, 1.0)
+        return dataclasses.replace(program, P=plus_diagonal(program.P, self.mu / xp.maximum(x, LEAST)))
 
     def coupling(self, program: QuadraticProgram, raw: RawResult) -> Coupling:
         """Hard constraints, or the stiffness of the barrier."""
-        if self.kind == "quadratic":
+        if self.kind != "barrier":
             return super().coupling(program, raw)
         xp = namespace(program.q, raw.x)
         ok = (raw.status == Status.OPTIMAL)[..., None]
@@ -180,7 +202,7 @@ class RelaxationGradient(Gradient):
     """
 
     mu: float = 1.0
-    kind: Literal["quadratic", "barrier"] = "quadratic"
+    kind: Literal["quadratic", "barrier", "entropy"] = "quadratic"
     relative: bool = True
 
     def __post_init__(self) -> None:
@@ -213,13 +235,6 @@ def _divided(program: QuadraticProgram, size: Array) -> QuadraticProgram:
     else:
         P = LowRank(P.diagonal / by_row, P.factor, P.weight / by_row)
     return dataclasses.replace(program, P=P, q=program.q / by_row, r=program.r / size)
-
-
-def _raised(P: Operator, mu: float, n: int) -> Operator:
-    """P + mu I."""
-    if isinstance(P, Dense):
-        return Dense(P.matrix + mu * namespace(P.matrix).eye(n))
-    return dataclasses.replace(P, diagonal=P.diagonal + mu)
 
 
 def _stiffness(slack: Array, mu: float, ok: Array, xp: Any) -> Array:
