@@ -3,6 +3,8 @@
 from decigrad.oracles.combinatorial import Assignment as Assignment
 from decigrad.oracles.combinatorial import IntervalScheduling as IntervalScheduling
 from decigrad.oracles.combinatorial import SpanningTree as SpanningTree
+from decigrad.oracles.external import Gurobi as Gurobi
+from decigrad.oracles.external import ORTools as ORTools
 from decigrad.oracles.grids import GridPath as GridPath
 from decigrad.oracles.grids import NodeGridPath as NodeGridPath
 from decigrad.oracles.knapsack import Knapsack as Knapsack
