@@ -41,6 +41,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "losses": (4, "losses"),
     "data": (4, "data"),
     "predictors": (4, "predictors"),
+    "regressors": (4, "predictors"),
     "training": (5, "training"),
     "selection": (5, "training"),
     "steps": (5, "training"),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from decigrad.registry import Auto as Auto
     from decigrad.registry import Method as Method
     from decigrad.registry import methods as methods
+    from decigrad.regressors import Regressor as Regressor
     from decigrad.selection import CrossValidation as CrossValidation
     from decigrad.selection import HoldOut as HoldOut
     from decigrad.training import fit as fit
@@ -74,6 +75,7 @@ _HOMES = {
     "Linear": "decigrad.predictors",
     "CNN": "decigrad.predictors",
     "MLP": "decigrad.predictors",
+    "Regressor": "decigrad.regressors",
     "Status": "decigrad.program",
     "CrossValidation": "decigrad.selection",
     "HoldOut": "decigrad.selection",

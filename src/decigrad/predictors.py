@@ -19,6 +19,7 @@ import numpy as np
 from decigrad.compiled import float64
 from decigrad.data import Dataset, Scaling
 from decigrad.errors import ModelError
+from decigrad.regressors import FittedRegressor
 
 if TYPE_CHECKING:
     from decigrad.layer import DecisionLayer
@@ -316,6 +317,8 @@ def named(value: Any, outputs: Outputs) -> dict[str, Any]:
 
 def predict(predictor: Any, features: Any, outputs: Outputs) -> dict[str, np.ndarray]:
     """Predictions for a batch of features [B, ...], in float64: by name, [B, *shape]."""
+    if isinstance(predictor, FittedRegressor):
+        return predictor.predictions(features)
     with float64():
         found = _predict(predictor, jnp.asarray(np.asarray(features, np.float64)), outputs)
     return {name: np.asarray(value) for name, value in found.items()}

@@ -24,10 +24,11 @@ from decigrad.compiled import float64
 from decigrad.data import Dataset
 from decigrad.errors import ModelError
 from decigrad.layer import DecisionLayer
-from decigrad.losses import MSE, Loss, Regret
-from decigrad.predictors import Linear, initialized
+from decigrad.losses import MSE, LeastSquares, Loss, Regret
+from decigrad.predictors import Linear, initialized, outputs_of
 from decigrad.progress import Progress
 from decigrad.registry import Auto, Method, named
+from decigrad.regressors import Regressor
 from decigrad.selection import CrossValidation, FitResult, HoldOut, Run
 from decigrad.trainer import Trainer
 
@@ -55,7 +56,8 @@ def fit(
     """Train a predictor for the decisions that a layer makes with its predictions.
 
     Args:
-        predictor: `Linear()`, `MLP()`, or any callable pytree (see `decigrad.predictors`).
+        predictor: `Linear()`, `MLP()`, or any callable pytree (see `decigrad.predictors`); or `Regressor()`,
+            for loss="two-stage" alone.
         layer: the decision layer.
         data: features, true and known parameters.
         loss: `Regret()` by default; `MSE()` and `LeastSquares()` are the two-stage losses. Or the name of a
@@ -94,6 +96,8 @@ def fit(
         raise ModelError(f"solve_ratio must lie between 0 and 1, got {solve_ratio}")
     if on_failure not in ("continue", "raise"):
         raise ModelError(f"on_failure must be 'continue' or 'raise', got {on_failure!r}")
+    if isinstance(predictor, Regressor):
+        return _regressed(predictor, layer, data, loss, _integer(seed))
     if loss == "auto":
         loss = Auto()
     auto = isinstance(loss, Auto)
@@ -149,6 +153,18 @@ def fit(
     saved = sum(run.trainer.pool.saved for run in runs.values() if run.trainer.pool is not None)
     seconds = time.perf_counter() - started
     return replace(result, seconds=seconds, solver_calls=calls, saved_calls=saved, failures=failures)
+
+
+def _regressed(predictor: Regressor, layer: DecisionLayer, data: Dataset, loss: Any, seed: int) -> FitResult:
+    """A scikit-learn regressor, fitted to the targets."""
+    if loss not in ("two-stage", LeastSquares(), MSE()):
+        raise ModelError(
+            f"{type(predictor.estimator).__name__} is fitted to the targets, never by the gradient of a "
+            f"loss: pass loss='two-stage', or train Linear() or MLP()"
+        )
+    started = time.perf_counter()
+    found = predictor.fitted(data, outputs_of(layer), seed)
+    return FitResult(found, found, {}, {"method": "regressor"}, time.perf_counter() - started, 0)
 
 
 def _method(loss: Loss | str | None, predictor: Any) -> Method:

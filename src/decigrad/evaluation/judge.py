@@ -19,6 +19,7 @@ from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, LeastSquares, Loss, Regret
 from decigrad.predictors import Linear, outputs_of, predict
 from decigrad.registry import METHODS, Auto, Method
+from decigrad.regressors import Regressor, is_regressor
 from decigrad.selection import CrossValidation, FitResult
 from decigrad.training import fit
 
@@ -190,7 +191,8 @@ def compare(
         layer: the decision layer.
         train: training data, shared by all seeds; or a function `seed -> (train, test)` that draws both.
         test: test data, never used in training; omitted when `train` draws it.
-        methods: names of `decigrad.methods()`, "auto", or a dict from labels to names, losses or `Method`s.
+        methods: names of `decigrad.methods()`, "auto", or a dict from labels to names, losses, `Method`s, or
+            regressors as scikit-learn has them, which are fitted to the targets (see `Regressor`).
         seeds: how many (0, 1, …), or the seeds themselves. They shuffle, initialize and fold.
         predictor: `Linear()` by default; any predictor of `fit`.
         baseline: the method that the others are paired with; it is added when it is missing.
@@ -250,6 +252,8 @@ def _methods(methods: Any, baseline: str, known: dict[str, Method]) -> dict[str,
                 )
             found[label] = known[method]
         else:
+            if is_regressor(method):
+                method = Method(LeastSquares(), predictor=Regressor(method))
             found[label] = method if isinstance(method, Method) else Method(method)
     if baseline not in found:
         if baseline not in known:
