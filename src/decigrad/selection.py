@@ -13,7 +13,7 @@ from decigrad.errors import ModelError
 from decigrad.losses import MSE, LeastSquares
 from decigrad.predictors import LinearPredictor, initialized, least_squares
 from decigrad.progress import Progress
-from decigrad.trainer import Trainer
+from decigrad.trainer import Lanes, Trainer
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class FitResult:
     Attributes:
         predictor: the trained predictor, a callable pytree.
         two_stage: the predictor that training started from.
-        history: by epoch of the final training: "loss", "failed" (samples without a decision), "seconds" and,
-            where something was held out, "validation".
+        history: by epoch of the final training: "loss", "failed" (samples without a decision) and, where
+            something was held out, "validation".
         chosen: proximal weight and epochs that were chosen, and the scores behind the choice; of `Auto` also
             the "method", and by candidate the "advantages": held-out gain less `caution` standard errors.
         seconds: wall time in all.
@@ -84,6 +84,7 @@ class FitResult:
             data, with the name of the `Status`. They took no part in the step; when judged they count as the
             worst.
         saved_calls: programs that `solve_ratio` left unsolved.
+        epoch_seconds: wall time of each epoch of the final training; the first may hold a compilation.
         interrupted: Ctrl-C ended the training; the predictor is the best so far: that of the last complete
             epoch, of the best one with `HoldOut`, two-stage during cross-validation.
     """
@@ -97,6 +98,7 @@ class FitResult:
     interrupted: bool = False
     failures: dict[int, str] = field(default_factory=dict)
     saved_calls: int = 0
+    epoch_seconds: list[float] = field(default_factory=list)
 
 
 class Run:
@@ -112,6 +114,7 @@ class Run:
         limit: float = np.inf,
     ) -> None:
         self.trainer, self.rng, self.epochs, self.bar, self.limit = trainer, rng, epochs, bar, limit
+        self.epoch_seconds: list[float] = []
         self.advantage = 0.0
         """Held-out gain over two-stage, less `caution` standard errors; 0 where two-stage is kept."""
         self.validation = None if validation is None else trainer.like(validation)
@@ -188,9 +191,7 @@ class Run:
         unit = trainer.judge(first, [everything]).mean if weight > 0 else np.zeros(1)
         lanes = trainer.lanes([self.anchor], [everything], np.array([weight]), unit)
         for _ in self.bar.track(range(epochs), "training"):
-            began = time.perf_counter()
-            self._record(trainer.epoch(lanes, self.rng), 0)
-            self.history.setdefault("seconds", []).append(time.perf_counter() - began)
+            self._epoch(lanes)
             if self.validation is not None:
                 score = self.validation.judge(lanes, [np.arange(len(self.validation.data))])
                 self.history.setdefault("validation", []).append(float(score.mean[0]))
@@ -198,9 +199,13 @@ class Run:
             self.bar.show(**{k: v[-1] for k, v in self.history.items()})
         return FitResult(self.best, self.anchor, self.history, chosen, 0.0, 0)
 
-    def _record(self, outcome: tuple[np.ndarray, np.ndarray], lane: int) -> None:
-        self.history["loss"].append(float(outcome[0][lane]))
-        self.history["failed"].append(int(outcome[1][lane]))
+    def _epoch(self, lanes: Lanes) -> None:
+        """One epoch of a single lane, recorded and timed."""
+        began = time.perf_counter()
+        loss, failed = self.trainer.epoch(lanes, self.rng)
+        self.epoch_seconds.append(time.perf_counter() - began)
+        self.history["loss"].append(float(loss[0]))
+        self.history["failed"].append(int(failed[0]))
 
     def _hold_out(self, how: HoldOut, start: Any, warm_start: Any) -> FitResult:
         trainer, n = self.trainer, len(self.trainer.data)
@@ -214,7 +219,7 @@ class Run:
         before = best = float(trainer.judge(lanes, [test]).mean[0])
         self.best, since, at = self.anchor, 0, 0
         for epoch in self.bar.track(range(self.epochs), "training"):
-            self._record(trainer.epoch(lanes, self.rng), 0)
+            self._epoch(lanes)
             score = float(trainer.judge(lanes, [test]).mean[0])
             self.history.setdefault("validation", []).append(score)
             self.bar.show(loss=self.history["loss"][-1], validation=score)

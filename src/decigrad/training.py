@@ -152,7 +152,10 @@ def fit(
     calls = sum(run.calls for run in runs.values())
     saved = sum(run.trainer.pool.saved for run in runs.values() if run.trainer.pool is not None)
     seconds = time.perf_counter() - started
-    return replace(result, seconds=seconds, solver_calls=calls, saved_calls=saved, failures=failures)
+    return replace(
+        result, seconds=seconds, solver_calls=calls, saved_calls=saved, failures=failures,
+        epoch_seconds=runs[best].epoch_seconds,
+    )  # fmt: skip
 
 
 def _regressed(predictor: Regressor, layer: DecisionLayer, data: Dataset, loss: Any, seed: int) -> FitResult:

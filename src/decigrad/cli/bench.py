@@ -113,7 +113,7 @@ def _run(
     )  # fmt: skip
     data, fitted = compared.data, compared.results[method][0]
     key, factor = ("normalized_regret", 100.0) if chosen.normalized else ("mean_regret", 1.0)
-    epochs = fitted.history.get("seconds", [])[1:]
+    epochs = fitted.epoch_seconds[1:]
     return {
         "regret": factor * float(data.values(method, key)[0]),
         "mse": float(data.values(method, "mse")[0]),
