@@ -177,8 +177,8 @@ class DecisionLayer:
             return self.backward.saved(self.backward._again(solutions), cotangent)
         if not isinstance(self.gradient, Estimated):
             self.check_derivative()
-            multiplier = solutions.adjoint(cotangent, self.form)
-            return multiplier, solutions.raw, self.gradient.coupling(solutions.program, solutions.raw)
+            flat = solutions.flat(cotangent, self.form)
+            return self.gradient.saved(solutions.program, solutions.raw, flat)
         z, forward = solutions.noise
         return estimated.pullback(
             self.gradient,
@@ -200,11 +200,7 @@ class DecisionLayer:
         """A number, inside a trace, whose negative gradient in the parameters is the pullback of `saved`."""
         if self.backward is not None:
             return self.backward.pairing(params, saved)
-        if isinstance(self.gradient, Estimated):
-            function = self.gradient.pairing
-        else:
-            function = functools.partial(implicit.pairing, self.gradient)
-        return self.over_batch(params, function, saved).sum()
+        return self.over_batch(params, self.gradient.pairing, saved).sum()
 
     def over_batch(self, params: Mapping[str, Any], function: Any, *others: Any) -> Any:
         """`function(program, *others)` by sample, inside a trace; `others` have one leading axis B."""
@@ -217,7 +213,7 @@ class DecisionLayer:
 
     def _single_traced(self, values: dict[str, Any]) -> tuple[Any, Any]:
         program = jax.tree_util.tree_map(jnp.asarray, self.form.assemble(values, jnp))
-        raw = implicit.solve(self.gradient, self.solver, program)
+        raw = self.gradient.decide(self.solver, program)
         return raw.x, raw.status
 
     def programs(

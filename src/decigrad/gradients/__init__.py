@@ -1,5 +1,6 @@
 """Derivatives of decisions: exact (KKT), relaxed, smoothed, estimated. Rules: `implicit`, `estimated`."""
 
+from decigrad.gradients.davis_yin import DavisYin as DavisYin
 from decigrad.gradients.estimators import IMLE as IMLE
 from decigrad.gradients.estimators import BlackBox as BlackBox
 from decigrad.gradients.estimators import Identity as Identity

@@ -88,6 +88,19 @@ class Gradient:
         """The result with multipliers in the unit of the model's own `program`."""
         return raw
 
+    def decide(self, solver: Solver, program: QuadraticProgram) -> RawResult:
+        """The result for one of the model's programs inside a trace, differentiable."""
+        return solve(self, solver, program)
+
+    def saved(self, program: QuadraticProgram, raw: RawResult, cotangent: Array) -> Any:
+        """What `pairing` needs for the cotangent [B, n] of the decisions of a solved batch, on the host."""
+        return adjoint(program, self, raw, cotangent), raw, self.coupling(program, raw)
+
+    def pairing(self, program: QuadraticProgram, saved: Any) -> Array:
+        """λᵀR(θ) of a single program: with the solution held fixed, its negative gradient is the pullback."""
+        multiplier, raw, coupling = saved
+        return multiplier @ residual(self.program(program), coupling, raw)
+
 
 def undefined(solver: Solver) -> tuple[str, ...]:
     """The parts of a program in which the solver's decisions have no derivative."""
@@ -112,12 +125,6 @@ def refuse(solver: Solver, moving: Iterable[str], parameters: Iterable[str] = ()
         f"{solver.name} finds decisions without multipliers, so there is no derivative {who} {where} "
         f"({', '.join(found)}): use {advice}"
     )
-
-
-def pairing(gradient: Gradient, program: QuadraticProgram, saved: Any) -> Array:
-    """λᵀR(θ) of a single program: with the solution held fixed, its negative gradient is the pullback."""
-    multiplier, raw, coupling = saved
-    return multiplier @ residual(gradient.program(program), coupling, raw)
 
 
 def residual(program: QuadraticProgram, coupling: Coupling, raw: RawResult) -> Array:
