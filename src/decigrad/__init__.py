@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from decigrad.gradients import IMLE as IMLE
     from decigrad.gradients import KKT as KKT
     from decigrad.gradients import BlackBox as BlackBox
+    from decigrad.gradients import DavisYin as DavisYin
+    from decigrad.gradients import FrankWolfe as FrankWolfe
     from decigrad.gradients import Identity as Identity
     from decigrad.gradients import Perturbed as Perturbed
+    from decigrad.gradients import RelaxationGradient as RelaxationGradient
+    from decigrad.gradients import Relaxed as Relaxed
     from decigrad.gradients import Smoothed as Smoothed
     from decigrad.layer import DecisionLayer as DecisionLayer
     from decigrad.oracles import Oracle as Oracle
@@ -67,6 +71,10 @@ _HOMES = {
     "Identity": "decigrad.gradients",
     "IMLE": "decigrad.gradients",
     "Perturbed": "decigrad.gradients",
+    "DavisYin": "decigrad.gradients",
+    "FrankWolfe": "decigrad.gradients",
+    "RelaxationGradient": "decigrad.gradients",
+    "Relaxed": "decigrad.gradients",
     "Auto": "decigrad.registry",
     "Method": "decigrad.registry",
     "methods": "decigrad.registry",

@@ -15,8 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from decigrad import losses
 from decigrad.errors import ModelError
-from decigrad.gradients import IMLE, BlackBox, Identity, Perturbed
+from decigrad.gradients import (
+    IMLE,
+    BlackBox,
+    DavisYin,
+    FrankWolfe,
+    Identity,
+    Perturbed,
+    RelaxationGradient,
+    Relaxed,
+    Smoothed,
+)
 from decigrad.losses import Regret
+from decigrad.solvers.highs import HiGHS
 
 if TYPE_CHECKING:
     from decigrad.layer import DecisionLayer
@@ -67,6 +78,10 @@ def _gradient(make: Callable[[], Any]) -> Callable[[], Method]:
     return lambda: Method(Regret(), gradient=make())
 
 
+def _regularized(make: Callable[[], Any]) -> Callable[[], Method]:
+    return lambda: Method(losses.FenchelYoung(), gradient=make())
+
+
 _ELMACHTOUB = "Elmachtoub and Grigas 2022"
 _MULAMBA, _MANDI = "Mulamba et al. 2021", "Mandi et al. 2022"
 _BERTHET, _DALLE = "Berthet et al. 2020", "Dalle et al. 2022"
@@ -81,6 +96,8 @@ METHODS: dict[str, Entry] = {
               _loss(losses.Quantile)),
         Entry("regret", "exact", "costs", "1", "any", "Amos and Kolter 2017", _loss(Regret)),
         Entry("spo+", "surrogate", "costs", "1", "costs", _ELMACHTOUB, _loss(losses.SPOPlus)),
+        Entry("spo+ relaxed", "surrogate", "costs", "1 relaxed", "costs", "Mandi et al. 2020",
+              lambda: Method(losses.SPOPlus(), gradient=Relaxed())),
         Entry("pg", "surrogate", "costs", "2", "costs", "Gupta and Huang 2024",
               _loss(lambda: losses.PerturbationGradient(0.1, "central"))),
         Entry("cilo", "surrogate", "costs", "5", "costs", "after Gupta and Huang 2024", _loss(losses.CILO)),
@@ -99,6 +116,20 @@ METHODS: dict[str, Entry] = {
         Entry("aimle", "perturbed", "costs", "4", "costs", "Minervini et al. 2023",
               _gradient(lambda: IMLE(0.3, 0.3, adaptive=True))),
         Entry("sfge", "perturbed", "costs", "4", "any", "Silvestri et al. 2024", _loss(losses.ScoreFunction)),
+        Entry("qptl", "regularized", "costs", "1 relaxed", "any", "Wilder et al. 2019",
+              _gradient(lambda: Smoothed(1.0, relative=True))),
+        Entry("intopt", "regularized", "costs", "1 relaxed", "any", "Mandi and Guns 2020",
+              _gradient(lambda: Smoothed(0.1, "barrier", relative=True))),
+        Entry("dys", "regularized", "costs", "1 relaxed", "any", "McKenzie et al. 2024",
+              _gradient(DavisYin)),
+        Entry("relaxation", "regularized", "costs", "1, 1 relaxed", "any", "after Wilder et al. 2019",
+              _gradient(RelaxationGradient)),
+        Entry("fenchel-young", "regularized", "decisions", "1 relaxed", "costs", "Blondel et al. 2020",
+              _regularized(lambda: Smoothed(0.3, relative=True))),
+        Entry("fenchel-young-entropy", "regularized", "decisions", "1 relaxed", "costs",
+              "Blondel et al. 2020", _regularized(lambda: Smoothed(0.1, "entropy", relative=True))),
+        Entry("frank-wolfe", "regularized", "decisions", "up to 20", "costs", _DALLE,
+              _regularized(lambda: FrankWolfe(0.3))),
         Entry("dbb", "black box", "costs", "2", "costs", "Vlastelica et al. 2020", _gradient(BlackBox)),
         Entry("nid", "black box", "costs", "1", "costs", "Sahoo et al. 2023", _gradient(Identity)),
         Entry("straight-through", "black box", "costs", "1", "costs", "Bengio et al. 2013",
@@ -182,12 +213,14 @@ def shortlist(layer: DecisionLayer) -> tuple[str, ...]:
 
     An objective with curvature, or predictions in constraints: the exact derivative first. A linear or
     integer program with predicted costs: methods that were best or close to it somewhere on our tables, cheap
-    ones first.
+    ones first; where only a general solver knows the integer decisions, those that train without it.
     """
     if layer.form.depends("P", "A", "b", "G", "h", "lb", "ub") & set(layer.predicts):
         return "regret", "sfge"
     if not layer.form.linear:
         return "regret", "spo+"
+    if layer.form.integer and isinstance(layer.solver, HiGHS):
+        return "spo+ relaxed", "pairwise", "map"
     return "spo+", "pairwise", "map", "pfyl", "nid"
 
 
