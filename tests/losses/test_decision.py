@@ -1,13 +1,12 @@
 """Regret: its formula, its sign, its gradient, other costs, and what it refuses."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from losses.precision import in_float64
 
 import decigrad as dg
 from decigrad.errors import ModelError
@@ -27,17 +26,6 @@ def model(sense: str = "minimize") -> dg.Model:
 MODEL = model()
 LAYER = dg.DecisionLayer(MODEL, solver="daqp")
 LINEAR_COST = dg.sum(MODEL.parameters["cost"] * MODEL.variables["x"])
-
-
-def in_float64(test):
-    """The test in float64; a decorator, since a fixture would not wrap Hypothesis' examples."""
-
-    @functools.wraps(test)
-    def wrapped(*arguments, **named):
-        with jax.enable_x64(True):
-            return test(*arguments, **named)
-
-    return wrapped
 
 
 def batch_of(layer: dg.DecisionLayer, costs: np.ndarray) -> Batch:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from losses.precision import in_float64
 from scipy.stats import norm
 
 import decigrad as dg
@@ -20,17 +21,6 @@ from decigrad.errors import ModelError
 from decigrad.losses import Batch, Regret
 
 SPREAD = np.array([1.0, 2.0, 3.0])
-
-
-def in_float64(test):
-    """The test in float64; a decorator, since a fixture would not wrap Hypothesis' examples."""
-
-    @functools.wraps(test)
-    def wrapped(*arguments, **named):
-        with jax.enable_x64(True):
-            return test(*arguments, **named)
-
-    return wrapped
 
 
 def simplex(sense: str = "minimize", quadratic: float = 0.0) -> dg.DecisionLayer:

@@ -1,14 +1,14 @@
 """The battery model against CVXPY; the loader on a small file that the test writes, and on the real one."""
 
 import datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
+from problems.real import DATA, needs
 
 from decigrad.problems import battery
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "storage" / "storage_data.csv"
+REAL = DATA / "storage" / "storage_data.csv"
 HEADER = "datetime,da_price,load_forecast,temp_dca"
 
 
@@ -214,7 +214,7 @@ def test_impossible_batteries_are_refused(options, message):
 # ---------------------------------------------------------------------------------------------- real data
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="the hourly prices (storage_data.csv) are not on this machine")
+@needs(REAL)
 def test_real_days():
     days = battery.load_battery_days(REAL)
     assert len(days) == 2180 and days.features.shape == (2180, 173)

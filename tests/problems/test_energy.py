@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from problems.real import DATA, needs
 
 import decigrad as dg
 from decigrad.errors import ModelError
 from decigrad.problems import energy
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "icon"
-needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="the ICON data are not at ../shared/data/icon")
+REAL = DATA / "icon"
 COLUMNS = ("DateTime", "Holiday", *energy.FEATURES, "Unused", "SMPEP2")
 
 
@@ -135,7 +135,7 @@ def test_malformed_knapsacks_are_refused(tmp_path):
         energy.load_energy_knapsack(path)
 
 
-@needs_data
+@needs(REAL)
 def test_the_real_knapsack_has_the_features_of_the_prices_and_the_published_regret():
     """Least squares over five shuffles: 1017, 1106 and 462; published for two-stage: 989, 1090 and 433."""
     data = energy.load_energy_knapsack(REAL / "knapsack_Data.npz")
@@ -216,7 +216,7 @@ def test_malformed_instances_are_refused(tmp_path):
         energy.scheduling_model(narrow)
 
 
-@needs_data
+@needs(REAL)
 def test_a_real_day_is_scheduled():
     instance = energy.load_scheduling(REAL / "load1_day01.txt")
     days = energy.load_energy_prices(REAL / "prices2013.dat")

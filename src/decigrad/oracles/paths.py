@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from decigrad.errors import ModelError
-from decigrad.oracles.fixed import FixedArray, edge_list, one_hot_rows, positive
+from decigrad.oracles.fixed import FixedArray, edge_list, positive
 from decigrad.oracles.protocol import LinearOracle
 from decigrad.program import Array, QuadraticProgram
 
@@ -251,10 +251,33 @@ def _cheapest(reached: Array, edge: Array) -> tuple[Array, Array]:
     return best, first
 
 
+def _traced_back(table: _Table, origin: Array, given_up: Array, x: Array) -> tuple[Array, Array]:
+    """x [B, E] with ones on the paths from target to source, and whether they arrive [B].
+
+    `origin` [nodes, B]: the last edge of the shortest path to each node, or E. Samples that are `given_up`
+    [B] are not waited for.
+    """
+    batch, n = x.shape
+    tail_of, lanes = jnp.asarray(table.tail_of), jnp.arange(batch)
+
+    def walk(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        node, x, k = state
+        edge = jnp.where(node == table.source, n, origin[node, lanes])
+        x = x.at[lanes, edge].set(1, mode="drop")
+        return jnp.where(edge == n, node, tail_of[jnp.minimum(edge, n - 1)]), x, k + 1
+
+    def away(state: tuple[Array, ...]) -> Array:
+        return ((state[0] != table.source) & ~given_up).any() & (state[2] < table.steps)
+
+    target = jnp.full(batch, table.target, jnp.int32)
+    node, x, _ = jax.lax.while_loop(away, walk, (target, x, jnp.array(0)))
+    return x, node == table.source
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _dag_path(graph: DagPath, cost: Array) -> Array:
     table = graph._table
-    (batch, n), (chunks, width, _) = cost.shape, table.edge.shape
+    batch, (chunks, width, _) = len(cost), table.edge.shape
     into = _with_padding(cost)[table.edge]
     start = jnp.full((chunks * width, batch), jnp.inf, cost.dtype).at[table.source].set(0)
 
@@ -267,15 +290,7 @@ def _dag_path(graph: DagPath, cost: Array) -> Array:
 
     edge = jnp.asarray(table.edge)
     _, origin = jax.lax.scan(chunk, start, (jnp.arange(chunks), edge, jnp.asarray(table.tail), into))
-    origin, tail_of, lanes = origin.reshape(-1, batch), jnp.asarray(table.tail_of), jnp.arange(batch)
-
-    def backward(node: Array, _: None) -> tuple[Array, Array]:
-        arrived = node == table.source
-        edge = origin[node, lanes]
-        return jnp.where(arrived, node, tail_of[edge]), jnp.where(arrived, n, edge)
-
-    _, used = jax.lax.scan(backward, jnp.full(batch, table.target, jnp.int32), None, length=table.steps)
-    return one_hot_rows(used, n, cost.dtype)
+    return _traced_back(table, origin.reshape(-1, batch), jnp.zeros(batch, bool), jnp.zeros_like(cost))[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -299,18 +314,6 @@ def _graph_path(graph: GraphPath, cost: Array) -> Array:
 
     initial = start, jnp.full((count, batch), n, jnp.int32), jnp.ones(batch, bool), jnp.array(0)
     _, origin, endless, _ = jax.lax.while_loop(unsettled, sweep, initial)
-    tail_of, lanes = jnp.asarray(table.tail_of), jnp.arange(batch)
-
-    def walk(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        node, x, k = state
-        edge = jnp.where(node == table.source, n, origin[node, lanes])
-        x = x.at[lanes, edge].set(1, mode="drop")
-        return jnp.where(edge == n, node, tail_of[jnp.minimum(edge, n - 1)]), x, k + 1
-
-    def away(state: tuple[Array, ...]) -> Array:
-        return ((state[0] != table.source) & ~endless).any() & (state[2] < table.steps)
-
-    target = jnp.full(batch, table.target, jnp.int32)
-    node, x, _ = jax.lax.while_loop(away, walk, (target, jnp.zeros((batch, n), cost.dtype), jnp.array(0)))
+    x, arrived = _traced_back(table, origin, endless, jnp.zeros_like(cost))
     # Rounding may hide a negative cycle from the sweeps; then the way back does not reach the source.
-    return jnp.where((endless | (node != table.source))[:, None], jnp.nan, x)
+    return jnp.where((endless | ~arrived)[:, None], jnp.nan, x)

@@ -1,4 +1,4 @@
-"""What the synthetic problems share: checks of their settings, and the polynomial of Elmachtoub and Grigas.
+"""What the synthetic problems share: the linear objective, and the polynomial of Elmachtoub and Grigas.
 
 With features φ ~ N(0, I_p) and a matrix W whose rows select or weigh them, entry j of a cost starts from
 
@@ -11,9 +11,22 @@ Source: Elmachtoub and Grigas (2022), Smart "Predict, then Optimize", doi:10.128
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+import decigrad as dg
 from decigrad.errors import ModelError
+
+
+def linear_model(
+    name: str, size: int, parameter: str = "cost", lb: float = 0.0, ub: float = 1.0
+) -> tuple[dg.Model, Any]:
+    """minimize cᵀx over lb ≤ x ≤ ub: a model without constraints yet, and its variable `x`."""
+    m = dg.Model(name)
+    x = m.continuous("x", shape=size, lb=lb, ub=ub)
+    m.minimize(m.parameter(parameter, shape=size) @ x)
+    return m, x
 
 
 def check_draws(n: int, features: int, degree: int, noise: float) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 import decigrad as dg
-from decigrad.problems._polynomial import polynomial_costs
+from decigrad.problems._polynomial import linear_model, polynomial_costs
 
 
 def matching_model(rows: int = 6, cols: int = 6) -> dg.Model:
@@ -30,10 +30,7 @@ def matching_model(rows: int = 6, cols: int = 6) -> dg.Model:
     by_row = np.kron(np.eye(rows), np.ones((1, cols)))
     by_column = np.kron(np.ones((1, rows)), np.eye(cols))
     must, may = (by_row, by_column) if rows <= cols else (by_column, by_row)
-    m = dg.Model(f"matching {rows}x{cols}")
-    x = m.continuous("x", shape=size, lb=0.0, ub=1.0)
-    cost = m.parameter("cost", shape=size)
-    m.minimize(cost @ x)
+    m, x = linear_model(f"matching {rows}x{cols}", size)
     m.subject_to(must @ x == 1.0, name="matched")
     m.subject_to(may @ x <= 1.0, name="once")
     return m

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 import decigrad as dg
-from decigrad.problems._polynomial import polynomial_costs
+from decigrad.problems._polynomial import linear_model, polynomial_costs
 
 
 def ranking_model(items: int = 10) -> dg.Model:
@@ -29,10 +29,7 @@ def ranking_model(items: int = 10) -> dg.Model:
     ranks without them, so decide with `ranking_layer`, not with this model alone.
     """
     dg.oracles.Ranking(items)  # refuses numbers that make no sense
-    m = dg.Model(f"ranking of {items}")
-    x = m.continuous("x", shape=items, lb=1.0, ub=float(items))
-    relevance = m.parameter("relevance", shape=items)
-    m.minimize(relevance @ x)
+    m, x = linear_model(f"ranking of {items}", items, "relevance", lb=1.0, ub=float(items))
     m.subject_to(dg.sum(x) == items * (items + 1) / 2, name="ranks")
     return m
 

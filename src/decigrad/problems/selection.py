@@ -16,16 +16,13 @@ from __future__ import annotations
 import numpy as np
 
 import decigrad as dg
-from decigrad.problems._polynomial import polynomial_costs
+from decigrad.problems._polynomial import linear_model, polynomial_costs
 
 
 def selection_model(items: int = 20, k: int = 5) -> dg.Model:
     """The selection as a linear program: parameter `cost` and variable `x`, [items] each."""
     dg.oracles.TopK(items, k)  # refuses numbers that make no sense
-    m = dg.Model(f"selection of {k} in {items}")
-    x = m.continuous("x", shape=items, lb=0.0, ub=1.0)
-    cost = m.parameter("cost", shape=items)
-    m.minimize(cost @ x)
+    m, x = linear_model(f"selection of {k} in {items}", items)
     m.subject_to(dg.sum(x) == float(k), name="number")
     return m
 

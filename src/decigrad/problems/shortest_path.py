@@ -19,7 +19,7 @@ import numpy as np
 
 import decigrad as dg
 from decigrad.errors import ModelError
-from decigrad.problems._polynomial import polynomial_costs
+from decigrad.problems._polynomial import linear_model, polynomial_costs
 
 PUBLISHED = {
     "spo+": {1: 15.77, 2: 10.68, 4: 7.78, 6: 8.33, 8: 10.66},
@@ -48,10 +48,7 @@ def shortest_path_model(rows: int = 5, cols: int = 5) -> dg.Model:
         flow[tail, e], flow[head, e] = 1.0, -1.0
     supply = np.zeros(rows * cols)
     supply[0], supply[-1] = 1.0, -1.0
-    m = dg.Model(f"shortest path {rows}x{cols}")
-    x = m.continuous("x", shape=len(edges), lb=0.0, ub=1.0)
-    cost = m.parameter("cost", shape=len(edges))
-    m.minimize(cost @ x)
+    m, x = linear_model(f"shortest path {rows}x{cols}", len(edges))
     m.subject_to(flow[:-1] @ x == supply[:-1], name="flow")
     return m
 

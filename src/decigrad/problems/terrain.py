@@ -20,6 +20,7 @@ import numpy as np
 
 import decigrad as dg
 from decigrad.errors import ModelError
+from decigrad.problems._polynomial import linear_model
 
 TERRAINS = {
     "road": (1.0, (0.75, 0.65, 0.45)),
@@ -38,10 +39,7 @@ def terrain_model(rows: int = 12, cols: int = 12) -> dg.Model:
     oracle knows them, so decide with `terrain_layer`, not with this model alone.
     """
     nodes = dg.oracles.NodeGridPath(rows, cols).size()
-    m = dg.Model(f"terrain {rows}x{cols}")
-    x = m.continuous("x", shape=nodes, lb=0.0, ub=1.0)
-    cost = m.parameter("cost", shape=nodes)
-    m.minimize(cost @ x)
+    m, x = linear_model(f"terrain {rows}x{cols}", nodes)
     m.subject_to(x[np.array([0, nodes - 1])] == 1.0, name="ends")
     return m
 
