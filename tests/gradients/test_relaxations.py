@@ -230,3 +230,18 @@ def test_training_through_the_interior_point_without_inequalities(kind):
     saved = layer.saved(layer.solve({"cost": costs}), {"x": cotangent})
     expected = -jax.grad(lambda c: layer.pairing({"cost": c}, saved))(jnp.asarray(costs))
     np.testing.assert_allclose(slope, expected, atol=1e-6)
+
+
+NAMES = "spo+ relaxed, qptl, intopt, dys, relaxation, fenchel-young, fenchel-young-entropy, frank-wolfe"
+
+
+@pytest.mark.parametrize("name", NAMES.split(", "))
+def test_the_methods_train_by_name_on_an_oracle(name):
+    rng = np.random.default_rng(6)
+    features = rng.normal(size=(20, 3))
+    values = 4.0 + features @ rng.normal(size=(3, 4)) + 0.3 * rng.normal(size=(20, 4))
+    data = dg.Dataset(features, targets={"value": values})
+    fitted = dg.fit(dg.Linear(), layers(None)[2], data, name, selection=None, epochs=1, batch_size=10)
+    assert np.isfinite(fitted.predictor.weight).all()
+    assert np.abs(fitted.predictor.weight - fitted.two_stage.weight).max() > 1e-6
+    assert sum(fitted.history["failed"]) == 0
