@@ -140,9 +140,9 @@ METHODS: dict[str, Entry] = {
         Entry("pairwise", "pool", "costs", "0", "costs", _MANDI, _loss(losses.PairwiseRank)),
         Entry("listwise", "pool", "costs", "0", "costs", _MANDI, _loss(losses.ListwiseRank)),
         Entry("cave", "geometric", "decisions", "0", "costs", _TANG, _loss(losses.CaVE)),
-        Entry("cave+", "geometric", "decisions", "0", "costs", _TANG, _loss(lambda: losses.CaVE(20))),
+        Entry("cave+", "geometric", "decisions", "0", "costs", _TANG, _loss(lambda: losses.CaVE(inner=0.2))),
         Entry("cave-hybrid", "geometric", "decisions", "0", "costs", _TANG,
-              _loss(lambda: losses.CaVE(20, 0.3))),
+              _loss(lambda: losses.CaVE(inner=0.2, alpha=0.3))),
         Entry("adjacent-vertices", "geometric", "costs", "0", "costs", "Berden et al. 2025",
               _loss(losses.AdjacentVertices)),
     )

@@ -109,8 +109,6 @@ def is_regressor(value: Any) -> bool:
 
 def _seeded(estimator: Any, seed: int) -> Any:
     if hasattr(estimator, "get_params"):
-        open_ = [
-            n for n, v in estimator.get_params().items() if n.split("__")[-1] == "random_state" and v is None
-        ]
-        estimator.set_params(**dict.fromkeys(open_, seed))
+        unset = [n for n, v in estimator.get_params().items() if n.endswith("random_state") and v is None]
+        estimator.set_params(**dict.fromkeys(unset, seed))
     return estimator

@@ -55,27 +55,32 @@ class CaVE(Geometric):
     with Π the projection on the normal cone of the tight constraints at x* (of the relaxation, for integer
     models). Between 0, where x* is optimal (for the relaxation), and 1. Gradient in ĉ: that of the cosine
     with Π(v) held fixed, which is exact, since Π(v) maximizes the cosine over the cone (envelope theorem).
-    Where Π(v) = 0 the mean of the unit normals takes its place. Of the truth it needs x* alone.
+    Where Π(v) = 0 the mean a of the tight inequalities' unit normals takes its place. Of the truth it needs
+    x* alone.
 
-    CaVE+ is `iterations=20`: a truncated projection lies inside the cone, not on its surface. CaVE Hybrid is
-    `alpha < 1`: a step projects with probability `alpha`, and otherwise aligns with the mean normal.
+    CaVE+ (`inner` ρ > 0) aims into the cone instead of at its surface, at (1 − ρ) Π(v)/‖Π(v)‖ + ρa where v is
+    outside. CaVE Hybrid (`alpha` < 1 besides) projects in a step with probability `alpha`, and aims at
+    (1 − ρ) v/‖v‖ + ρa otherwise. There the target is held fixed by definition.
 
     Args:
-        iterations: of the projection; 300 reach about six digits on small sets.
+        iterations: of the projection; every iterate is in the cone, and 300 reach about six digits on small
+            sets.
+        inner: ρ, between 0 and 1.
         alpha: probability of projecting.
 
     Source: Tang and Khalil (2024), CaVE: A Cone-Aligned Approach for Fast Predict-then-optimize with Binary
     Linear Programs, CPAIOR, arXiv:2312.07718.
     """
 
-    iterations: int = 300
+    iterations: int = 100
+    inner: float = 0.0
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or not 0 <= self.alpha <= 1:
-            raise ModelError(
-                f"CaVE needs iterations ≥ 1 and 0 ≤ alpha ≤ 1, got {self.iterations} and {self.alpha}"
-            )
+        if self.iterations < 1 or not 0 <= self.inner < 1 or not 0 <= self.alpha <= 1:
+            raise ModelError(f"CaVE needs iterations ≥ 1, 0 ≤ inner < 1 and 0 ≤ alpha ≤ 1, got {self}")
+        if self.alpha < 1 and self.inner == 0:
+            raise ModelError("CaVE: without a projection (alpha < 1) the target needs inner > 0")
 
     def prepare(self, layer: DecisionLayer, labels: Solutions) -> dict[str, np.ndarray]:
         """The optimal decisions and their tight constraints."""
@@ -94,10 +99,16 @@ class CaVE(Geometric):
 
             def projected(v: Any) -> Any:
                 found = project(v, program, *tight, self.iterations)
-                return jnp.where((found**2).sum() > 1e-16 * (v**2).sum(), found, mean)
+                found = jnp.where((found**2).sum() > 1e-16 * (v**2).sum(), found, mean)
+                inside = ((v - found) ** 2).sum() <= 1e-14 * (v**2).sum()
+                pushed = (1.0 - self.inner) * _unit(found) + self.inner * mean
+                return jnp.where(inside | (self.inner == 0), found, pushed)
+
+            def near(v: Any) -> Any:
+                return (1.0 - self.inner) * _unit(v) + self.inner * mean
 
             held = jax.lax.stop_gradient(v)
-            aim = projected(held) if exact is True else jax.lax.cond(exact, projected, lambda _: mean, held)
+            aim = projected(held) if exact is True else jax.lax.cond(exact, projected, near, held)
             return 1.0 - _unit(v) @ _unit(jax.lax.stop_gradient(aim))
 
         return _by_sample(layer, {**batch.known, **predicted}, one, batch)
