@@ -13,7 +13,7 @@ import pytest
 
 import decigrad as dg
 from decigrad.errors import ModelError, SolveError
-from decigrad.losses import SPOPlus
+from decigrad.losses import NCE, SPOPlus
 from decigrad.solvers import HiGHS
 
 FEATURES = np.arange(0.1, 1.25, 0.1)[:, None]
@@ -70,7 +70,8 @@ def train(oracle, data=DATA, throw=True, **options):
     given = {"selection": None, "epochs": 2, "batch_size": 4, "learning_rate": 1e-4, "warm_start": False}
     with jax.enable_x64(True):
         start = Slope(jnp.array(1.0))
-    return dg.fit(start, layer, data, SPOPlus(), progress=False, averaging=False, **{**given, **options})
+    loss = options.pop("loss", SPOPlus())
+    return dg.fit(start, layer, data, loss, progress=False, averaging=False, **{**given, **options})
 
 
 @EACH
@@ -116,6 +117,14 @@ def test_a_sample_without_a_true_decision_is_an_error_or_left_out():
     np.testing.assert_allclose(found.history["loss"], clean.history["loss"], rtol=1e-12)
     with pytest.raises(SolveError, match="no sample has a decision"):
         train(dg.Oracle(lambda c: np.full(c.shape, np.nan)), throw=False)
+
+
+def test_a_sample_without_a_true_decision_adds_none_to_the_pool():
+    worse = dg.Dataset(FEATURES, {"cost": TRUE + np.eye(12)[:, :1] * 2.0})  # sample 0
+    found = train(ORACLES["ORACLE_ERROR"], worse, throw=False, batch_size=12, loss=NCE())
+    clean = train(dg.Oracle(cheapest), DATA.take(np.arange(1, 12)), batch_size=12, loss=NCE())
+    assert found.failures == {0: "ORACLE_ERROR"}
+    np.testing.assert_allclose(found.history["loss"], clean.history["loss"], rtol=1e-12)
 
 
 def test_what_to_do_on_failure_is_checked():

@@ -114,7 +114,7 @@ class Recipe:
     ) -> tuple[Any, tuple[Any, Any]]:
         """Sum over lanes of the weighted mean loss plus the proximal term; loss by lane, status by sample."""
         value = self.loss.value(self.layer, predicted, answers, batch)
-        ok = status == 0
+        ok = (status == 0) & (batch.weight > 0)
         weight = batch.weight * ok
         loss = (jnp.where(ok, value, 0.0) * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1e-300)
         near = (self._deviation(context, predicted, anchor, batch.features) * batch.weight).sum(-1)

@@ -132,9 +132,11 @@ class Trainer:
         """The distinct optimal decisions of the data, for losses that rank known decisions."""
         if not getattr(self.loss, "pools", False):
             return None
-        flat = np.concatenate([np.asarray(x).reshape(len(x), -1) for x in data.optimal.values()], axis=1)
+        known = np.flatnonzero(np.asarray(data.weight) > 0)
+        optimal = {name: x[known] for name, x in data.optimal.items()}
+        flat = np.concatenate([np.asarray(x).reshape(len(x), -1) for x in optimal.values()], axis=1)
         first = np.unique(flat.round(9), axis=0, return_index=True)[1]
-        return {name: x[np.sort(first)] for name, x in data.optimal.items()}
+        return {name: x[np.sort(first)] for name, x in optimal.items()}
 
     def lanes(
         self, predictors: list[Any], parts: list[np.ndarray], weights: np.ndarray, unit: np.ndarray
