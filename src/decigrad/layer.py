@@ -287,8 +287,20 @@ class DecisionLayer:
         return self.evaluate(self._objective, decisions, params)
 
     def value(self, params: Mapping[str, Any]) -> Any:
-        """The optimal value by sample, [*batch]; its gradient is that of the envelope theorem."""
-        return self.objective(self(params), params)
+        """The optimal value by sample, [*batch]; its gradient is that of the envelope theorem.
+
+        Raises:
+            ModelError: differentiated in a parameter of the constraints, where the solver is an oracle.
+        """
+        at = dict(params)
+        if not self.gradient.changes_forward and (
+            isinstance(self.gradient, Estimated) or not gives_multipliers(self.solver)
+        ):  # where only the objective moves, decisions count as constants
+            entering = self.form.depends("A", "b", "G", "h", "lb", "ub")
+            for name, given in params.items():
+                if name not in entering and isinstance(given, jax.core.Tracer):
+                    at[name] = jax.lax.stop_gradient(given)
+        return self.objective(self(at), params)
 
     def evaluate(
         self, expression: Expression, decisions: Mapping[str, Any], params: Mapping[str, Any]

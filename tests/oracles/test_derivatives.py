@@ -132,3 +132,23 @@ def test_a_decision_that_is_no_vertex_has_no_derivative_in_the_cost_either():
     assert dg.fit(dg.Linear(), layer, samples, dg.losses.SPOPlus(), **options).history["failed"] == [0, 0]
     estimated = layer.with_gradient(dg.gradients.BlackBox())
     assert dg.fit(dg.Linear(), estimated, samples, **options).history["failed"] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        dg.DecisionLayer(free(), solver=dg.Oracle(ball, vertex=False)),
+        dg.DecisionLayer(free(), solver=dg.Oracle(ball), gradient=dg.gradients.BlackBox()),
+    ],
+    ids=["oracle", "estimated"],
+)
+def test_the_optimal_value_has_the_gradient_of_the_envelope_theorem(layer):
+    cost = jnp.array([[3.0, 4.0], [-1.0, 0.0]])  # min cᵀx over the unit ball is −‖c‖
+    found = jax.grad(lambda c: layer.value({"cost": c}).sum())(cost)
+    np.testing.assert_allclose(found, [[-0.6, -0.8], [1.0, 0.0]], atol=1e-6)
+
+
+def test_the_optimal_value_has_no_derivative_in_constraints():
+    layer = dg.DecisionLayer(knapsack(), ["value", "capacity"], solver=Knapsack(WEIGHTS))
+    with pytest.raises(ModelError, match="enters constraints"):
+        jax.grad(lambda b: layer.value({"value": VALUES[0], "capacity": b}))(5.0)
