@@ -99,3 +99,14 @@ def test_what_cannot_be_tried_is_refused(layer, data, loss, options, message):
 
 def test_names_are_those_of_the_table():
     assert named("spo+").loss == dg.losses.SPOPlus()
+
+
+def test_integer_programs_of_a_general_solver_train_by_their_relaxation():
+    m = dg.Model("knapsack")
+    x = m.binary("x", shape=4)
+    value = m.parameter("value", shape=4)
+    m.maximize(value @ x)
+    m.subject_to(np.array([2.0, 3.0, 4.0, 5.0]) @ x <= 6.0)
+    assert list(dg.Auto().candidates(dg.DecisionLayer(m))) == ["spo+ relaxed", "pairwise", "map"]
+    oracle = dg.DecisionLayer(m, solver=dg.oracles.Knapsack([2, 3, 4, 5], 6))
+    assert "spo+ relaxed" not in dg.Auto().candidates(oracle)
