@@ -243,11 +243,14 @@ def _iterate(options: InteriorPoint, scaled: Scaled, state: _State) -> _State:
     product = point.s * point.z
     affine = direction(product - target)
     primal, dual = _steps(program, point, affine)
-    reached = (point.s + primal * affine.s) * (point.z + dual * affine.z)
-    reached = jnp.where(mask, reached, 0.0).sum(-1, keepdims=True) * scaled.weight
-    centre = jnp.maximum(jnp.clip(reached / mu, 0.0, 1.0) ** 3 * mu, target)
-    step = direction(product + affine.s * affine.z - centre)
-    primal, dual = _steps(program, point, step)
+    if options.barrier is None:
+        reached = (point.s + primal * affine.s) * (point.z + dual * affine.z)
+        reached = jnp.where(mask, reached, 0.0).sum(-1, keepdims=True) * scaled.weight
+        centre = jnp.clip(reached / mu, 0.0, 1.0) ** 3 * mu
+        step = direction(product + affine.s * affine.z - centre)
+        primal, dual = _steps(program, point, step)
+    else:
+        step = affine  # Newton's step to the one point that is sought: corrected, it can go round in circles
     back = 1.0 - jnp.minimum(0.01, 1.0 - jnp.minimum(primal, dual) + 1e-3)
     primal, dual = jnp.minimum(back * primal, 1.0), jnp.minimum(back * dual, 1.0)
     new = _Iterate(
