@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from solvers.programs import boxed, grid, infeasible, knapsack, program, tied, transport, unbounded, zero
 from solvers.reference import clarabel_solution, enumerate_binaries
 
+from decigrad.errors import ModelError
 from decigrad.program import Dense, Status
 from decigrad.solvers import HiGHS
 from decigrad.solvers.highs import LinearModel, _scales
@@ -237,5 +238,5 @@ def test_workers_change_nothing(make, workers):
 
 
 def test_workers_are_at_least_one():
-    with pytest.raises(ValueError, match="workers must be at least 1"):
+    with pytest.raises(ModelError, match="workers must be at least 1"):
         HiGHS(workers=0)

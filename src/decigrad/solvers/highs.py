@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from decigrad.errors import ModelError
 from decigrad.program import Array, QuadraticProgram, RawResult, Status
 from decigrad.solvers.verification import blank, failed, invalid, scatter, settle, stack, unit_scale
 
@@ -57,7 +58,7 @@ class HiGHS:
 
     def __post_init__(self) -> None:
         if self.workers < 1:
-            raise ValueError(f"HiGHS: workers must be at least 1, got {self.workers}")
+            raise ModelError(f"HiGHS: workers must be at least 1, got {self.workers}")
 
     def refuses(self, program: QuadraticProgram) -> str | None:
         """Why this class of programs is not for HiGHS, or None."""
