@@ -14,7 +14,7 @@ from scipy.optimize import nnls
 import decigrad as dg
 from decigrad.errors import ModelError
 from decigrad.losses import AdjacentVertices, Batch, CaVE
-from decigrad.losses.normal_cone import project, tight_constraints
+from decigrad.losses.normal_cone import equality_normals, project, tight_constraints
 from decigrad.losses.vertices import adjacent_vertices
 from decigrad.problems import shortest_path_layer, shortest_path_samples
 from decigrad.program import QuadraticProgram
@@ -78,7 +78,7 @@ def generators(program: QuadraticProgram, x: np.ndarray) -> np.ndarray:
 def test_the_projection_is_that_of_nonnegative_least_squares():
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        together = jax.jit(jax.vmap(project, in_axes=(0, None, 0, 0, 0, None)), static_argnums=5)
+        together = jax.jit(jax.vmap(project, in_axes=(0, None, None, 0, 0, 0, None)), static_argnums=6)
         for layer, layout in [(LAYER, (5,)), (shortest_path_layer(4, 4), (24,))]:
             costs = {"cost": rng.uniform(0.1, 2.0, (40, *layout))}
             if "known" in layer.parameters:
@@ -87,14 +87,15 @@ def test_the_projection_is_that_of_nonnegative_least_squares():
             tight = tight_constraints(labels)
             target = rng.normal(size=tight["x"].shape)
             single = jax.tree_util.tree_map(lambda a: a[0], labels.program)
-            found = together(target, single, tight["rows"], tight["lower"], tight["upper"], 400)
+            sides = (tight["rows"], tight["lower"], tight["upper"])
+            found = together(target, equality_normals(layer, single), single, *sides, 200)
             for i in range(40):
                 spanned = generators(labels.program, tight["x"][i])
                 expected = nnls(spanned.T, target[i], maxiter=10_000)[0] @ spanned
                 np.testing.assert_allclose(found[i], expected, atol=1e-6)
 
 
-TRUNCATED = jax.jit(project, static_argnums=5)
+TRUNCATED = jax.jit(project, static_argnums=6)
 
 
 def test_a_truncated_projection_is_in_the_cone():
@@ -103,10 +104,11 @@ def test_a_truncated_projection_is_in_the_cone():
     labels = layer.solve({"cost": rng.uniform(0.1, 2.0, (10, 24))})
     tight = tight_constraints(labels)
     single = jax.tree_util.tree_map(lambda a: a[0], labels.program)
+    normals = equality_normals(layer, single)
     for i in range(10):
         tight_i = (tight["rows"][i], tight["lower"][i], tight["upper"][i])
         with jax.enable_x64(True):
-            found = np.asarray(TRUNCATED(rng.normal(size=24), single, *tight_i, 5))
+            found = np.asarray(TRUNCATED(rng.normal(size=24), normals, single, *tight_i, 5))
         spanned = generators(labels.program, tight["x"][i])
         assert nnls(spanned.T, found, maxiter=10_000)[1] < 1e-9
 
@@ -123,6 +125,30 @@ def test_cave_is_the_cosine_with_the_projection(layer):
         spanned = generators(labels.program, x)
         p = nnls(spanned.T, v)[0] @ spanned
         assert found[i] == pytest.approx(1.0 - v @ p / np.linalg.norm(v) / np.linalg.norm(p), abs=1e-6)
+
+
+@pytest.mark.parametrize("equality", [True, False])
+def test_cave_where_rows_differ_by_sample_or_there_are_no_equalities(equality):
+    m = dg.Model("rows")
+    x, c = m.continuous("x", 3, lb=0.0, ub=1.0), m.parameter("cost", shape=3)
+    row = m.parameter("row", shape=3, known=True)
+    m.minimize(c @ x)
+    m.subject_to(row @ x == 1.0 if equality else row @ x >= 1.0)
+    layer, rng = dg.DecisionLayer(m), np.random.default_rng(0)
+    given = {"row": rng.uniform(0.5, 2.0, (12, 3))}
+    true, predicted = rng.normal(size=(2, 12, 3))
+    with jax.enable_x64(True):
+        labels = layer.solve({"cost": true, **given})
+        batch = Batch(
+            None, None, {"cost": true}, given, labels.x, None, np.ones(12), labels=tight_constraints(labels)
+        )
+        found = jax.jit(lambda p, b: CaVE(200).value(layer, {"cost": p}, {}, b))(predicted, batch)
+    for i in range(12):
+        spanned = generators(labels.program.sample(i), labels.x["x"][i])
+        p = nnls(spanned.T, -predicted[i])[0] @ spanned
+        if np.linalg.norm(p) > 1e-9:
+            cosine = -predicted[i] @ p / np.linalg.norm(predicted[i]) / np.linalg.norm(p)
+            assert found[i] == pytest.approx(1.0 - cosine, abs=1e-6)
 
 
 @pytest.mark.parametrize("layer", [LAYER, CURVED], ids=["linear", "curved"])
