@@ -123,7 +123,7 @@ def fit(
                     judged.check(through)
                     smooth = averaging
                     if smooth is None:
-                        exact = judged.through and hasattr(through.gradient, "coupling")
+                        exact = judged.through and through.gradient.exact
                         smooth = judged.decides and not exact
                     trainer = Trainer(
                         start, through, judged, data, adam, batch_size, _integer(seed), smooth,

@@ -52,6 +52,7 @@ class DavisYin(Gradient):
     tolerance: float = 1e-6
 
     changes_forward = True
+    exact = False
 
     def __post_init__(self) -> None:
         if not self.mu > 0 or self.iterations < 1 or not self.tolerance > 0:

@@ -35,6 +35,7 @@ class Estimated:
     """Base of the estimators; pure functions of one sample, in JAX."""
 
     changes_forward = False
+    exact = False
     draws = 0
     """Noise vectors z for each sample."""
     rounds = 1

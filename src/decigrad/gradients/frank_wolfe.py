@@ -63,6 +63,7 @@ class FrankWolfe(Estimated):
     relative: bool = True
 
     changes_forward = True
+    exact = True
 
     def __post_init__(self) -> None:
         if not self.mu > 0 or self.iterations < 1:

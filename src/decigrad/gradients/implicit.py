@@ -62,6 +62,8 @@ class Gradient:
     """
 
     changes_forward = False
+    exact = True
+    """Whether it is the derivative of the decision that the layer returns."""
 
     def program(self, program: QuadraticProgram) -> QuadraticProgram:
         """The program that is solved and differentiated in place of the model's."""

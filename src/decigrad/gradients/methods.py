@@ -197,9 +197,11 @@ class RelaxationGradient(Gradient):
     Args:
         mu, kind, relative: as in `Smoothed`, but relative by default.
 
-    Source: Sahoo et al. (2023), ICLR, compare it under this name; the relaxation is that of Wilder et al.
-    (2019), doi:10.1609/aaai.v33i01.33011658.
+    Source: the smoothed relaxation of Wilder et al. (2019), doi:10.1609/aaai.v33i01.33011658, kept for the
+    backward pass alone, in the manner of a straight-through estimator.
     """
+
+    exact = False
 
     mu: float = 1.0
     kind: Literal["quadratic", "barrier", "entropy"] = "quadratic"
