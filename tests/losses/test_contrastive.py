@@ -23,7 +23,6 @@ def layer(term: str, sense: str) -> dg.DecisionLayer:
     sign = 1.0 if sense == "minimize" else -1.0
     linear = dg.sum(c * (np.arange(12.0).reshape(3, 4) % 5 @ x)) + d * (1.0 + x[0])
     known = {
-        "linear": sign * dg.sum(w * x),
         "diagonal by sample": sign * dg.sum(w * w * x * x),
         "dense": sign * ((x[0] + 2.0 * x[1] - x[3]) ** 2 + dg.sum(x * x)),
         "piecewise": sign * dg.sum(dg.abs(x - 0.3)),
