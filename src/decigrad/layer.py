@@ -108,9 +108,14 @@ class DecisionLayer:
     @property
     def exact(self) -> DecisionLayer:
         """The layer that decides without smoothing; itself if its gradient leaves the decision unchanged."""
-        if not self.gradient.changes_forward:
+        if not self.gradient.changes_forward and self.backward is None:
             return self
         return DecisionLayer(self.model, self.predicts, self._asked, throw=self.throw)
+
+    @property
+    def host(self) -> bool:
+        """Whether deciding or differentiating takes a solver on the host."""
+        return self.solver.host or (self.backward is not None and self.backward.host)
 
     def with_gradient(self, gradient: implicit.Gradient | Estimated) -> DecisionLayer:
         """The same layer with another derivative."""

@@ -95,7 +95,7 @@ class Trainer:
         self.context = steps.Context(
             labelled, jax.tree_util.tree_map(jnp.asarray, arrays), spread, self._pool(labelled)
         )
-        self.host = loss.decides and (layer.solver.host or self.pool is not None)
+        self.host = loss.decides and (layer.host or self.pool is not None)
 
     def like(self, data: Dataset) -> Trainer:
         """The same trainer on other data."""
