@@ -335,4 +335,5 @@ def test_training_is_the_same_on_the_host_and_on_the_device(loss):
     ]
     assert np.abs(free[0].predictor.weight - free[0].two_stage.weight).max() > 1e-4
     np.testing.assert_allclose(free[0].predictor.weight, free[1].predictor.weight, atol=1e-9)
-    assert free[0].solver_calls == free[1].solver_calls == 40 + 3 * 40 * loss.solves
+    # the labels are those of the first fit, which the dataset remembers
+    assert free[0].solver_calls == free[1].solver_calls == 3 * 40 * loss.solves
