@@ -65,11 +65,12 @@ def test_a_complete_pool_trains_as_the_solver_does_without_solving(loss):
     random = np.random.default_rng(0).exponential(size=(40, 12))
     every = shortest_path_layer(3, 3).solve({"cost": random}).x["x"]
     assert len(np.unique(every, axis=0)) == 6  # all paths are optimal for some sample
-    data = dg.Dataset(np.concatenate([features, features]), {"cost": np.concatenate([costs, random])})
-    layer = shortest_path_layer(3, 3)
-    solved, pooled = (
-        dg.fit(dg.Linear(), layer, data, loss, solve_ratio=ratio, **OPTIONS) for ratio in (1.0, 0.0)
-    )
+
+    def trained(ratio: float) -> dg.FitResult:  # data remember their labels: fresh ones, to count those too
+        data = dg.Dataset(np.concatenate([features, features]), {"cost": np.concatenate([costs, random])})
+        return dg.fit(dg.Linear(), shortest_path_layer(3, 3), data, loss, solve_ratio=ratio, **OPTIONS)
+
+    solved, pooled = trained(1.0), trained(0.0)
     np.testing.assert_allclose(pooled.predictor.weight, solved.predictor.weight, atol=1e-9)
     steps = 4 * 80 * loss.solves
     assert (solved.solver_calls, solved.saved_calls) == (80 + steps, 0)
@@ -95,9 +96,9 @@ def test_instances_without_a_known_decision_are_solved(monkeypatch):
     rng = np.random.default_rng(0)
     features, rooms = rng.normal(size=(24, 2)), rng.uniform(0.5, 8.0, 24)
     values = 1.0 + np.abs(features @ rng.normal(size=(2, 4)))
-    data = dg.Dataset(features, {"c": values}, {"room": rooms, "bend": np.zeros(24)})
 
     def trained(ratio: float) -> dg.FitResult:
+        data = dg.Dataset(features, {"c": values}, {"room": rooms, "bend": np.zeros(24)})
         return dg.fit(dg.Linear(), knapsack(), data, SPOPlus(), solve_ratio=ratio, **OPTIONS)
 
     solved, pooled = trained(1.0), trained(0.0)  # each has its own optimal decision, at least
