@@ -68,6 +68,7 @@ class DecisionLayer:
         self.sign = 1.0 if model.sense == "minimize" else -1.0
         assert model.objective is not None
         self._objective = model.objective
+        self.constrained_by = model.constrained_by()
         template = compiled.programs(
             self.form, {n: np.ones(p.shape) for n, p in self.parameters.items()}, frozenset()
         )

@@ -20,6 +20,7 @@ from decigrad.expressions.expression import (
     Parameter,
     Variable,
     as_expression,
+    parameters_of,
     topological,
 )
 from decigrad.program import QuadraticProgram, RawResult, Solver, Status, gives_multipliers
@@ -112,6 +113,12 @@ class Model:
                 self.subject_to(constraint, f"{name}[{number}]" if name else None)
         else:
             raise ModelError(f"subject_to needs constraints, got {type(constraints).__name__}")
+
+    def constrained_by(self) -> frozenset[str]:
+        """Parameters in stated constraints and bounds: what is feasible depends on them."""
+        stated = [side for c in self.constraints for side in (c.left, c.right)]
+        bounds = [bound for v in self.variables.values() for bound in (v.lb, v.ub)]
+        return frozenset(parameters_of(*stated, *bounds))
 
     def _variable(self, name: str, shape: Any, lb: Any, ub: Any, kind: str) -> Variable:
         self._fresh(name)

@@ -43,3 +43,27 @@ def test_orders_follow_the_demand():
 def test_senseless_newsvendors_are_refused(bad):
     with pytest.raises(ModelError):
         problems.newsvendor_model(**bad)
+
+
+def test_training_on_regret_finds_the_critical_quantile():
+    """Without information in the features the best order is the quantile backorder/(backorder + holding)."""
+    demand = np.random.default_rng(0).gamma(2.0, 5.0, size=(400, 1))
+    data = dg.Dataset(np.zeros((400, 1)), targets={"demand": demand})
+    layer = dg.DecisionLayer(problems.newsvendor_model(1, holding=1.0, backorder=4.0))
+    options = {"selection": None, "epochs": 40, "learning_rate": 0.02, "batch_size": 50, "progress": False}
+    found = dg.fit(dg.Linear(), layer, data, dg.losses.Regret(), averaging=True, **options)
+    order = dg.evaluate(found.predictor, layer, data).decisions["order"][0]
+
+    def cost(order):
+        return np.maximum(order - demand, 0.0).mean() + 4.0 * np.maximum(demand - order, 0.0).mean()
+
+    best = cost(np.quantile(demand, 0.8))
+    assert cost(order) == pytest.approx(best, rel=0.005)
+    assert cost(demand.mean()) > 1.1 * best  # two-stage
+
+
+def test_regret_is_refused_where_the_demand_enters_a_stated_constraint():
+    model = problems.newsvendor_model(2)
+    model.subject_to(model.variables["order"] <= 2.0 * model.parameters["demand"])
+    with pytest.raises(ModelError, match=r"\['demand'\] enter constraints"):
+        dg.losses.Regret().check(dg.DecisionLayer(model))

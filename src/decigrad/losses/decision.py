@@ -50,7 +50,7 @@ class Regret:
         return hash((Regret, id(self.cost)))
 
     def check(self, layer: DecisionLayer) -> None:
-        predicted = layer.form.depends("A", "b", "G", "h", "lb", "ub") & set(layer.predicts)
+        predicted = layer.constrained_by & set(layer.predicts)
         if predicted and self.cost is None:
             raise ModelError(
                 f"the predicted parameters {sorted(predicted)} enter constraints: a decision may be "
