@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import decigrad as dg
-from decigrad.problems import allocation_model, newsvendor_model, selection_layer, selection_samples
 from decigrad.predictors import predict
+from decigrad.problems import allocation_model, newsvendor_model, selection_layer, selection_samples
 from decigrad.registry import METHODS, named, shortlist
 
 OPTIONS = {"epochs": 4, "selection": dg.CrossValidation(folds=3), "progress": False}

@@ -162,7 +162,9 @@ class Trainer:
         keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), len(index))
         self.epochs += 1
         if self.loss.decides:
-            self.calls += int(mask.sum()) * getattr(self.loss, "solves", 1)
+            forward, backward = self.layer.gradient.solves
+            each = forward + backward * self.loss.through
+            self.calls += int(mask.sum()) * getattr(self.loss, "solves", 1) * each
         if self.host:
             records = [self._host_step(lanes, i, m, k) for i, m, k in zip(index, mask, keys, strict=True)]
             loss, status = np.mean([r[0] for r in records], axis=0), np.stack([r[1] for r in records])

@@ -11,6 +11,7 @@ from scipy.stats import norm
 import decigrad as dg
 from decigrad.errors import ModelError
 from decigrad.gradients import IMLE, BlackBox, Identity, Perturbed
+from decigrad.problems import selection_layer
 
 ESTIMATORS = [
     BlackBox(0.7),
@@ -144,3 +145,24 @@ def test_predicted_constraints_are_refused(gradient):
 def test_senseless_settings_are_refused(make):
     with pytest.raises(ModelError):
         make()
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [dg.BlackBox(), dg.Identity(), dg.Perturbed(samples=3), dg.IMLE(samples=2), dg.IMLE(adaptive=True)],
+    ids=str,
+)
+def test_solver_calls_are_counted_as_they_are_made(gradient):
+    asked = []
+
+    def cheapest(costs):
+        asked.append(len(costs))
+        return np.eye(4)[costs.argmin(1)]
+
+    layer = dg.DecisionLayer(selection_layer(4, 1).model, solver=dg.Oracle(cheapest), gradient=gradient)
+    rng = np.random.default_rng(0)
+    data = dg.Dataset(rng.normal(size=(12, 2)), targets={"cost": rng.normal(size=(12, 4))})
+    found = dg.fit(
+        dg.Linear(), layer, data, dg.losses.Regret(), selection=None, epochs=2, batch_size=4, progress=False
+    )
+    assert found.solver_calls == sum(asked)

@@ -35,6 +35,8 @@ class Estimated:
     """Base of the estimators; pure functions of one sample, in JAX."""
 
     changes_forward = False
+    solves = (1, 0)
+    """As in `implicit.Gradient`."""
     exact = False
     draws = 0
     """Noise vectors z for each sample."""

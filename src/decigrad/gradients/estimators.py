@@ -47,6 +47,8 @@ class BlackBox(Estimated):
 
     lam: float = 0.3
 
+    solves = (1, 1)
+
     def __post_init__(self) -> None:
         _positive("BlackBox", lam=self.lam)
 
@@ -132,6 +134,11 @@ class Perturbed(Estimated):
         """One z a sample."""
         return self.samples
 
+    @property
+    def solves(self) -> tuple[int, int]:  # type: ignore[override]
+        """One for each draw."""
+        return self.samples, 0
+
     def perturbed(self, q: Array, z: Array) -> Array:
         """The perturbed costs."""
         if self.kind == "additive":
@@ -191,6 +198,11 @@ class IMLE(Estimated):
     def draws(self) -> int:  # type: ignore[override]
         """One z a sample."""
         return self.samples
+
+    @property
+    def solves(self) -> tuple[int, int]:  # type: ignore[override]
+        """One for each draw, and one for each length of the step."""
+        return self.samples, self.samples * (3 if self.adaptive else 1)
 
     def noise(self, key: Array, n: int, dtype: Any) -> Array:
         """z [samples, n]: sum-of-gamma or normal."""

@@ -76,6 +76,11 @@ class FrankWolfe(Estimated):
         """One solve each."""
         return self.iterations
 
+    @property
+    def solves(self) -> tuple[int, int]:  # type: ignore[override]
+        """One a round."""
+        return self.iterations, 0
+
     def solver(self, asked: str | Solver, program: QuadraticProgram) -> str | Solver:
         """The layer's own; the model must be linear."""
         if not program.linear:

@@ -62,6 +62,8 @@ class Gradient:
     """
 
     changes_forward = False
+    solves = (1, 0)
+    """Programs solved for a sample, at most: for the decision, and for its derivative besides."""
     exact = True
     """Whether it is the derivative of the decision that the layer returns."""
 

@@ -202,6 +202,7 @@ class RelaxationGradient(Gradient):
     """
 
     exact = False
+    solves = (1, 1)
 
     mu: float = 1.0
     kind: Literal["quadratic", "barrier", "entropy"] = "quadratic"
