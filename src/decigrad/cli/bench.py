@@ -109,7 +109,7 @@ def _run(
 ) -> dict[str, Any]:
     compared = dg.compare(
         layer, draw.train, draw.test, methods=[method], baseline=method, seeds=[seed],
-        predictor=chosen.predictor, progress=False, **cell.options,
+        predictor=chosen.predictor, progress=False, **cell.options_for(method),
     )  # fmt: skip
     data, fitted = compared.data, compared.results[method][0]
     key, factor = ("normalized_regret", 100.0) if chosen.normalized else ("mean_regret", 1.0)

@@ -23,9 +23,21 @@ from decigrad.problems.selection import selection_layer, selection_samples
 from decigrad.problems.shortest_path import shortest_path_layer, shortest_path_samples
 from decigrad.problems.tsp import MEASURED as TSP_MEASURED
 from decigrad.problems.tsp import tsp_layer, tsp_samples
+from decigrad.registry import METHODS
 
 TEST = 1000
 """Test samples of the generated problems."""
+
+
+SHORT: dict[str, Any] = {"epochs": 10, "selection": dg.HoldOut()}
+"""Options of `fit` for methods that solve a relaxation in every step, which no oracle makes cheap."""
+
+
+def relaxes(method: str) -> bool:
+    """Whether a method solves a relaxed or regularized program in every step."""
+    return method in METHODS and (
+        METHODS[method].family == "regularized" or "relaxed" in METHODS[method].solves
+    )
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,10 @@ class Cell:
     draw: Callable[[int], Draw]
     published: Mapping[str, float] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def options_for(self, method: str) -> dict[str, Any]:
+        """Of `fit`: those of the cell, but `SHORT` for methods that solve relaxations."""
+        return {**self.options, **(SHORT if relaxes(method) else {})}
 
 
 @dataclass(frozen=True)
