@@ -14,7 +14,7 @@ from decigrad.errors import ModelError
 from decigrad.evaluation.dots import method_dots
 from decigrad.evaluation.report import Report, write_atomically
 from decigrad.evaluation.statistics import format_number, paired_difference
-from decigrad.problems.benchmark import Benchmark, Cell, relaxes
+from decigrad.problems.benchmark import Benchmark, Cell, costly
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Results:
             epoch = epoch[np.isfinite(epoch)]
             found.append(
                 [
-                    method + " °" * relaxes(method),
+                    method + " °" * costly(method),
                     _spread(regret),
                     "" if method == "two-stage" else _difference(cell, method),
                     f"{cell.values(method, 'seconds').mean():.1f}",
@@ -164,8 +164,8 @@ class Results:
             "paired difference with its 95 % interval. Each method starts from two-stage; proximal weight "
             "and epochs are selected by cross-validated regret, then all training data are used. Times are "
             "those of a whole fit with its selection, compilation included, and of one epoch of the final "
-            "training; solver calls are those of a fit. Methods marked ° solve a relaxation in every step, "
-            "which no oracle makes cheap: at most 10 epochs, stopped by a fifth of the data held out.",
+            "training; solver calls are those of a fit. Methods marked ° solve a relaxation, or four problems "
+            "or more, for each sample and step; they get 10 epochs at most, and hold out a fifth of the data.",
         ]
         for cell in self.cells.values():
             parts.append(f"## {cell.label}")

@@ -30,14 +30,15 @@ TEST = 1000
 
 
 SHORT: dict[str, Any] = {"epochs": 10, "selection": dg.HoldOut()}
-"""Options of `fit` for methods that solve a relaxation in every step, which no oracle makes cheap."""
+"""Options of `fit` for methods whose steps are `costly`."""
 
 
-def relaxes(method: str) -> bool:
-    """Whether a method solves a relaxed or regularized program in every step."""
-    return method in METHODS and (
-        METHODS[method].family == "regularized" or "relaxed" in METHODS[method].solves
-    )
+def costly(method: str) -> bool:
+    """Whether a method solves for each sample and step a relaxation, or four problems or more."""
+    if method not in METHODS:
+        return False
+    solves = METHODS[method].solves
+    return not solves.isdigit() or int(solves) >= 4
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Cell:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def options_for(self, method: str) -> dict[str, Any]:
-        """Of `fit`: those of the cell, but `SHORT` for methods that solve relaxations."""
-        return {**self.options, **(SHORT if relaxes(method) else {})}
+        """Of `fit`: those of the cell, but `SHORT` for costly methods."""
+        return {**self.options, **(SHORT if costly(method) else {})}
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ _GRIGAS = {
 
 def _steps(samples: int) -> dict[str, Any]:
     """Epochs by size of the data, so that large data do not take more steps than they need."""
-    return {"epochs": 30 if samples <= 1000 else 10}
+    return {"epochs": 30 if samples <= 1000 else 6}
 
 
 def _path_cells(data: Path | None) -> list[Cell]:
@@ -175,7 +176,7 @@ def _knapsack_cells(data: Path | None) -> list[Cell]:
     def layer() -> dg.DecisionLayer:
         return knapsack_layer(knapsack_weights(42), 20.0)
 
-    return [Cell("PyEPO", layer, _pyepo(knapsack_samples, "value"), _PYEPO_KNAPSACK, _steps(1000))]
+    return [Cell("PyEPO", layer, _pyepo(knapsack_samples, "value"), _PYEPO_KNAPSACK, {"epochs": 20})]
 
 
 def _tsp_cells(data: Path | None) -> list[Cell]:
@@ -184,7 +185,7 @@ def _tsp_cells(data: Path | None) -> list[Cell]:
 
 
 def _simple(layer: Any, samples: Any, target: str, label: str) -> Callable[[Path | None], list[Cell]]:
-    return lambda data: [Cell(label, layer, _generated(samples, target, 1000), options=_steps(1000))]
+    return lambda data: [Cell(label, layer, _generated(samples, target, 1000), options={"epochs": 20})]
 
 
 def _energy_draw(features: np.ndarray, values: np.ndarray, target: str) -> Callable[[int], Draw]:
@@ -211,7 +212,7 @@ def _energy_knapsack_cells(data: Path | None) -> list[Cell]:
     published = energy.PUBLISHED["knapsack"]
     drawn = _energy_draw(found.features, found.values, "value")
     return [
-        Cell(f"capacity {q}", layer(q), drawn, {m: float(f[q]) for m, f in published.items()}, {"epochs": 20})
+        Cell(f"capacity {q}", layer(q), drawn, {m: float(f[q]) for m, f in published.items()}, {"epochs": 12})
         for q in (60, 120, 180)
     ]
 
@@ -221,7 +222,7 @@ def _scheduling_cells(data: Path | None) -> list[Cell]:
     instance = energy.load_scheduling(_existing(data) / "load1_day01.txt")
     published = {m: float(f["load1"]) for m, f in energy.PUBLISHED["scheduling"].items()}
     drawn = _energy_draw(days.features, days.prices, "price")
-    options = {"epochs": 4, "selection": dg.HoldOut()}
+    options = {"epochs": 2, "selection": dg.HoldOut()}
     model = energy.scheduling_model(instance)
     return [Cell("load1", lambda: dg.DecisionLayer(model), drawn, published, options)]
 
