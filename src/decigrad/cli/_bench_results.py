@@ -164,8 +164,9 @@ class Results:
             "paired difference with its 95 % interval. Each method starts from two-stage; proximal weight "
             "and epochs are selected by cross-validated regret, then all training data are used. Times are "
             "those of a whole fit with its selection, compilation included, and of one epoch of the final "
-            "training; solver calls are those of a fit. Methods marked ° solve a relaxation, or four problems "
-            "or more, for each sample and step; they get 10 epochs at most, and hold out a fifth of the data.",
+            "training; solver calls are those of a fit. Methods marked ° solve a relaxation, or four "
+            "problems or more, for each sample and step; they get 10 epochs at most, and hold out a fifth of "
+            "the data.",
         ]
         for cell in self.cells.values():
             parts.append(f"## {cell.label}")
