@@ -57,14 +57,14 @@ def test_pool_losses_equal_their_definition_on_the_stated_objective(term, sense)
         def label(given: dict[str, Any]) -> np.ndarray:
             return made.sign * made.objective(optimal.x, given)
 
-        moved = {n: predicted[n] - true[n] for n in predicted}
         at_hat, at_true = ({**known, **p} for p in (predicted, true))
         f, truth, gap = stated(made, at_hat), stated(made, at_true), label(at_hat)
         tau = 0.5 * truth.std(0)
         p, q = (np.exp(-v / tau) / np.exp(-v / tau).sum(0) for v in (truth, f))
         expected = {
             NCE(): gap - f.mean(0),
-            MAP(): label({**known, **moved}) - stated(made, {**known, **moved}).min(0),
+            MAP(): ((gap - label(at_true)) - (f - truth)).max(0),
+            MAP(margin=False): gap - f.min(0),
             PointwiseRank(): ((f - truth) ** 2).mean(0),
             PairwiseRank(): np.maximum(0, truth - label(at_true) + gap - f).mean(0),
             ListwiseRank(): -tau * (p * np.log(q)).sum(0),
@@ -86,3 +86,27 @@ def test_pool_losses_equal_their_definition_on_the_stated_objective(term, sense)
                 ends = [nce({**predicted, name: value + s * step}) for s in (1.0, -1.0)]
                 slope = float(ends[0] - ends[1]) / 2e-6
                 assert float(np.sum(found[name][at])) == pytest.approx(slope, abs=1e-6)
+
+
+@pytest.mark.parametrize("sense", ["minimize", "maximize"])
+def test_the_margin_sees_the_prediction_alone(sense):
+    """ℓ of min cᵀx + kᵀx with k known is (ĉ − c)ᵀ(x* − x) at the best x of the pool, whatever k; 0 at c."""
+    m = dg.Model()
+    x, c = m.continuous("x", shape=4, lb=0.0), m.parameter("cost", shape=4)
+    k = m.parameter("known", shape=4, known=True)
+    m.minimize(c @ x + k @ x) if sense == "minimize" else m.maximize(c @ x + k @ x)
+    m.subject_to(dg.sum(x) == 1.0)
+    made = dg.DecisionLayer(m)
+    with jax.enable_x64(True):
+        true, predicted, known = np.random.default_rng(1).normal(size=(3, 5, 4))
+        optimal = made.solve({"cost": true, "known": known})
+        parts = np.zeros(5, int), None, {"cost": true}, {"known": known}, optimal.x, optimal.objective
+        batch = Batch(*parts, np.ones(5), pool={"x": jnp.asarray(POOL)})
+
+        def loss(predicted: Any) -> Any:
+            return MAP().value(made, {"cost": predicted}, {}, batch)
+
+        gaps = optimal.x["x"][:, None] - POOL
+        expected = made.sign * np.einsum("bn,bkn->bk", predicted - true, gaps)
+        np.testing.assert_allclose(loss(jnp.asarray(predicted)), expected.max(1), atol=1e-12)
+        np.testing.assert_allclose(loss(jnp.asarray(true)), 0.0, atol=1e-12)

@@ -57,6 +57,12 @@ def _on_pool(layer: DecisionLayer, batch: Batch, parameters: Parameters) -> Any:
     return found.T.reshape(count, *lead)
 
 
+def _gap(layer: DecisionLayer, batch: Batch, parameters: Parameters) -> Any:
+    """f(x*; p) − f(x; p) for every decision in the pool, [K, *batch]."""
+    label = cost_of(layer, batch.optimal, {**batch.known, **parameters})
+    return label - _on_pool(layer, batch, parameters)
+
+
 @dataclass(frozen=True)
 class NCE(Pooled):
     """Noise-contrastive estimation: the optimal decision should beat the pool's average.
@@ -74,17 +80,17 @@ class NCE(Pooled):
         self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
     ) -> Any:
         """ℓ by sample."""
-        label = cost_of(layer, batch.optimal, {**batch.known, **predicted})
-        return label - _on_pool(layer, batch, predicted).mean(0)
+        return _gap(layer, batch, predicted).mean(0)
 
 
 @dataclass(frozen=True)
 class MAP(Pooled):
     """The optimal decision should beat the best of the pool (contrastive MAP).
 
-        ℓ(ĉ, c) = f(x*; ĉ) − min_{x∈S} f(x; ĉ)           with `margin`: at ĉ − c in place of ĉ
+        ℓ(ĉ, c) = max_{x∈S} [ Δ(x; ĉ) − Δ(x; c) ],       Δ(x; p) = f(x*; p) − f(x; p)
 
-    With `margin` (the default, as published) it is zero only where ĉ orders the pool like c.
+    Without `margin`: max_{x∈S} Δ(x; ĉ). With it (the default, as published: f at ĉ − c where f is cᵀx), every
+    x must be worse than x* by at least as much as it is in truth; h cancels, and ℓ is zero at ĉ = c.
 
     Source: Mulamba et al. (2021), doi:10.24963/ijcai.2021/390.
     """
@@ -95,8 +101,8 @@ class MAP(Pooled):
         self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
     ) -> Any:
         """ℓ by sample."""
-        at = {n: predicted[n] - batch.targets[n] if self.margin else predicted[n] for n in predicted}
-        return cost_of(layer, batch.optimal, {**batch.known, **at}) - _on_pool(layer, batch, at).min(0)
+        gap = _gap(layer, batch, predicted)
+        return (gap - _gap(layer, batch, batch.targets) if self.margin else gap).max(0)
 
 
 @dataclass(frozen=True)
@@ -138,9 +144,8 @@ class PairwiseRank(Pooled):
         self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
     ) -> Any:
         """ℓ by sample."""
-        gap = cost_of(layer, batch.optimal, {**batch.known, **predicted}) - _on_pool(layer, batch, predicted)
-        true = _on_pool(layer, batch, batch.targets) - cost_of(layer, batch.optimal, batch.truth)
-        return jax.nn.relu(self.margin * true + gap).mean(0)
+        gap, true = (_gap(layer, batch, p) for p in (predicted, batch.targets))
+        return jax.nn.relu(gap - self.margin * true).mean(0)
 
 
 @dataclass(frozen=True)
