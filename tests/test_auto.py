@@ -9,6 +9,7 @@ import decigrad as dg
 from decigrad.predictors import predict
 from decigrad.problems import allocation_model, newsvendor_model, selection_layer, selection_samples
 from decigrad.registry import METHODS, named, shortlist
+from decigrad.selection import Gains
 
 OPTIONS = {"epochs": 4, "selection": dg.CrossValidation(folds=3), "progress": False}
 
@@ -29,13 +30,10 @@ def predictions(result, data):
 
 
 def test_the_best_candidate_is_what_fitting_it_alone_gives(layer, data):
-    auto = dg.fit(dg.Linear(), layer, data, loss=dg.Auto(("spo+", "map")), seed=3, **OPTIONS)
+    auto = dg.fit(dg.Linear(), layer, data, loss=dg.Auto(("spo+", "map"), caution=0.0), seed=3, **OPTIONS)
     alone = {name: dg.fit(dg.Linear(), layer, data, loss=name, seed=3, **OPTIONS) for name in ("spo+", "map")}
-    gain = {
-        name: fit.chosen["gain"] - 0.5 * fit.chosen["standard_error"] if fit.chosen["epochs"] else 0.0
-        for name, fit in alone.items()
-    }
-    assert auto.chosen["advantages"] == pytest.approx(gain)
+    gain = {name: fit.chosen["gain"] for name, fit in alone.items()}
+    assert auto.chosen["gains"] == pytest.approx(gain) and auto.chosen["refused"] == {}
     best = max(gain, key=lambda name: gain[name])
     assert gain[best] > 0 and auto.chosen["method"] == best
     np.testing.assert_allclose(predictions(auto, data), predictions(alone[best], data), rtol=1e-9)
@@ -47,7 +45,7 @@ def test_two_stage_wins_where_nothing_beats_it(layer):
     features = rng.normal(size=(40, 2))
     noiseless = dg.Dataset(features, targets={"cost": 5.0 + features @ rng.normal(size=(2, 8))})
     result = dg.fit(dg.Linear(), layer, noiseless, loss="auto", **OPTIONS)
-    assert result.chosen["method"] == "two-stage" and set(result.chosen["advantages"].values()) == {0.0}
+    assert result.chosen["method"] == "two-stage" and set(result.chosen["gains"].values()) == {0.0}
     np.testing.assert_allclose(predictions(result, noiseless), noiseless.targets["cost"], atol=1e-6)
 
 
@@ -71,6 +69,21 @@ def test_the_short_list_follows_the_structure(layer):
     assert "spo+" not in shortlist(dg.DecisionLayer(newsvendor_model(3)))
 
 
+def test_a_later_candidate_must_be_clearly_better():
+    first, better = (Gains(np.array(g), 4.0) for g in ([1.0, 2.0, 1.0, 2.0], [1.1, 3.0, 0.9, 2.2]))
+    difference = np.array([0.1, 1.0, -0.1, 0.2])
+    ratio = difference.mean() / (difference.std(ddof=1) / 2.0)
+    assert better.beats(first, 0.99 * ratio) and not better.beats(first, 1.01 * ratio)
+    assert first.beats(None, 1.0) and first.error == pytest.approx(np.std([1, 2, 1, 2], ddof=1) / 2.0)
+    assert not Gains(np.full(4, np.nan), 4.0).beats(None, 0.0)
+
+
+def test_candidates_that_do_not_fit_are_passed_over(layer, data):
+    tried = dg.Auto(("spo+", "nid"))
+    found = dg.fit(dg.Linear(), layer, data, loss=tried, solve_ratio=0.5, **OPTIONS)
+    assert list(found.chosen["gains"]) == ["spo+"] and "solve_ratio" in found.chosen["refused"]["nid"]
+
+
 def test_another_cost_leaves_the_methods_that_train_for_it(layer):
     cost = dg.sum(layer.model.variables["x"] * layer.model.parameters["cost"]) * 2.0
     found = dg.Auto(("spo+", "regret", "sfge"), cost=cost).candidates(layer)
@@ -88,6 +101,8 @@ def test_compare_takes_auto(layer, data):
     [
         ("spo", {}, "no method 'spo'; there are two-stage, mse"),
         (dg.Auto(()), {}, "at least one method"),
+        (dg.Auto(("mse", "spo+")), {}, "'mse' minimizes the prediction error"),
+        (dg.Auto(("spo+",), cost=lambda x, c: 0.0), {}, r"none of \['spo\+'\] trains for another cost"),
         (dg.Auto(("spo+", "nonsense")), {}, "nonsense"),
         ("auto", {"selection": None}, "needs a selection"),
     ],

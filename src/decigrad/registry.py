@@ -170,41 +170,47 @@ class MethodTable(tuple[Entry, ...]):
 class Auto:
     """Two-stage and a short list of methods; the one with the least held-out regret is refitted on all data.
 
-    All candidates see the same folds, so their gains over two-stage are comparable; one that does not beat
-    two-stage by the selection's caution leaves two-stage. Pass it as `fit(..., loss=Auto(...))`, or by name,
-    "auto".
+    All candidates see the same folds, so their held-out decisions are paired: a later one on the list takes
+    the place of the best before it where it is better by `caution` standard errors of the difference. One
+    that does not beat two-stage by the selection's own caution counts as two-stage. Those that do not fit
+    the layer are passed over. With `HoldOut` the winner is what was trained on the part. Pass it as
+    `fit(..., loss=Auto(...))`, or by name, "auto".
 
     Args:
-        methods: names to try; by default those of `shortlist`, for the structure of the problem.
+        methods: names to try, the most trusted first; by default those of `shortlist`.
+        caution: see above.
         cost: of the decision, as in `Regret`; then only methods that can train for it are tried.
         solver_calls: budget of all candidates together, split evenly; selection stops where it is spent (the
             final training comes on top). None: `epochs` alone limits.
     """
 
     methods: tuple[str, ...] | None = None
+    caution: float = 0.5
     cost: Any = None
     solver_calls: int | None = None
 
     def candidates(self, layer: DecisionLayer) -> dict[str, Method]:
-        """The methods that fit the layer, in the order in which they are tried."""
-        if self.methods is not None and not self.methods:
-            raise ModelError("Auto needs at least one method beside two-stage")
-        found, refused = {}, None
-        for name in shortlist(layer) if self.methods is None else self.methods:
+        """The methods in the order in which they are tried."""
+        names = shortlist(layer) if self.methods is None else self.methods
+        found = {}
+        for name in names:
             method = named(name)
+            if not method.loss.decides:
+                raise ModelError(
+                    f"Auto chooses between methods by regret; {name!r} minimizes the prediction error, and "
+                    f"two-stage is always among the candidates"
+                )
             if self.cost is not None:
                 if not hasattr(method.loss, "cost"):
                     continue
                 method = replace(method, loss=replace(method.loss, cost=self.cost))
-            try:
-                method.loss.check(layer)
-                method.layer(layer)
-            except ModelError as error:
-                refused = error
-            else:
-                found[name] = method
+            found[name] = method
         if not found:
-            raise refused or ModelError(f"Auto: none of {self.methods} trains for another cost; try 'regret'")
+            raise ModelError(
+                f"Auto: none of {list(names)} trains for another cost; name some that do, such as 'sfge'"
+                if names
+                else "Auto needs at least one method beside two-stage"
+            )
         return found
 
 
@@ -221,7 +227,7 @@ def shortlist(layer: DecisionLayer) -> tuple[str, ...]:
         return "regret", "spo+"
     if layer.form.integer and isinstance(layer.solver, HiGHS):
         return "spo+ relaxed", "pairwise", "map"
-    return "spo+", "pairwise", "map", "pfyl", "nid"
+    return "spo+", "pfyl", "pairwise", "nid", "imle"
 
 
 def named(name: str) -> Method:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from decigrad.data import Dataset
-from decigrad.errors import ModelError
+from decigrad.errors import ModelError, SolveError
 from decigrad.losses import MSE, LeastSquares
 from decigrad.predictors import LinearPredictor, initialized, least_squares
 from decigrad.progress import Progress
@@ -50,7 +51,8 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """Train on a part of the data and stop early by the loss on the rest; the best epoch is returned.
+    """Train on a part of the data and stop early by the loss on the rest; the best epoch is returned, or
+    two-stage on all data where no epoch was better.
 
     Args:
         fraction: share of the samples held out.
@@ -74,10 +76,10 @@ class FitResult:
     Attributes:
         predictor: the trained predictor, a callable pytree.
         two_stage: the predictor that training started from.
-        history: by epoch of the final training: "loss", "failed" (samples without a decision) and, where
-            something was held out, "validation".
+        history: by epoch of the final training: "loss", "failed" (samples without a decision) and
+            "validation": the loss on `validation` data, or on what `HoldOut` held out.
         chosen: proximal weight and epochs that were chosen, and the scores behind the choice; of `Auto` also
-            the "method", and by candidate the "advantages": held-out gain less `caution` standard errors.
+            the "method", by candidate the held-out "gains" over two-stage, and what was "refused" and why.
         seconds: wall time in all.
         solver_calls: programs solved.
         failures: samples whose decision failed at least once in a step or when judged, by position in the
@@ -115,8 +117,10 @@ class Run:
     ) -> None:
         self.trainer, self.rng, self.epochs, self.bar, self.limit = trainer, rng, epochs, bar, limit
         self.epoch_seconds: list[float] = []
-        self.advantage = 0.0
-        """Held-out gain over two-stage, less `caution` standard errors; 0 where two-stage is kept."""
+        self.gains: Gains | None = None
+        """Held-out gains over two-stage of what was selected; None where two-stage is kept."""
+        self.finish: Callable[[], FitResult]
+        """The final training."""
         self.validation = None if validation is None else trainer.like(validation)
         self.history: dict[str, list[float]] = {"loss": [], "failed": []}
         self.best: Any = None
@@ -142,17 +146,14 @@ class Run:
             if selection is not None:
                 self.best = self.anchor
                 chosen = self._cross_validate(selection, start, warm_start)
-                if chosen["epochs"]:
-                    self.advantage = chosen["gain"] - selection.caution * chosen["standard_error"]
                 self.finish = lambda: self._final(chosen["proximal_weight"], chosen["epochs"], chosen)
 
     def rescued(self) -> FitResult:
         """The best predictor at hand when the user interrupts."""
-        if self.best is None:
+        if self.anchor is None:
             raise KeyboardInterrupt
-        return FitResult(
-            self.best, self.anchor, self.history, {"interrupted": True}, 0.0, 0, interrupted=True
-        )
+        best = self.anchor if self.best is None else self.best
+        return FitResult(best, self.anchor, self.history, {"interrupted": True}, 0.0, 0, interrupted=True)
 
     def _closed_form(self, start: Any, index: np.ndarray) -> LinearPredictor:
         if not isinstance(start, LinearPredictor):
@@ -192,11 +193,8 @@ class Run:
         lanes = trainer.lanes([self.anchor], [everything], np.array([weight]), unit)
         for _ in self.bar.track(range(epochs), "training"):
             self._epoch(lanes)
-            if self.validation is not None:
-                score = self.validation.judge(lanes, [np.arange(len(self.validation.data))])
-                self.history.setdefault("validation", []).append(float(score.mean[0]))
+            self._validate(lanes)
             self.best = trainer.predictor(lanes, 0)
-            self.bar.show(**{k: v[-1] for k, v in self.history.items()})
         return FitResult(self.best, self.anchor, self.history, chosen, 0.0, 0)
 
     def _epoch(self, lanes: Lanes) -> None:
@@ -207,6 +205,15 @@ class Run:
         self.history["loss"].append(float(loss[0]))
         self.history["failed"].append(int(failed[0]))
 
+    def _validate(self, lanes: Lanes, held_out: float | None = None) -> None:
+        """Record the loss on other data where some were given, else what was held out; show the progress."""
+        if self.validation is not None:
+            score = self.validation.judge(lanes, [np.arange(len(self.validation.data))])
+            held_out = float(score.mean[0])
+        if held_out is not None:
+            self.history.setdefault("validation", []).append(held_out)
+        self.bar.show(**{k: v[-1] for k, v in self.history.items()})
+
     def _hold_out(self, how: HoldOut, start: Any, warm_start: Any) -> FitResult:
         trainer, n = self.trainer, len(self.trainer.data)
         held = min(max(round(how.fraction * n), 1), n - 1)
@@ -216,19 +223,21 @@ class Run:
         train, test = order[: n - held], order[n - held :]
         self.anchor = self._two_stage(start, [train], warm_start)[0]
         lanes = trainer.lanes([self.anchor], [train], np.zeros(1), np.zeros(1))
-        before = best = float(trainer.judge(lanes, [test]).mean[0])
-        self.best, since, at = self.anchor, 0, 0
+        before = trainer.judge(lanes, [test])
+        best, since, at, self.best = float(before.mean[0]), 0, 0, None
         for epoch in self.bar.track(range(self.epochs), "training"):
             self._epoch(lanes)
-            score = float(trainer.judge(lanes, [test]).mean[0])
-            self.history.setdefault("validation", []).append(score)
-            self.bar.show(loss=self.history["loss"][-1], validation=score)
+            judged = trainer.judge(lanes, [test])
+            score = float(judged.mean[0])
+            self._validate(lanes, score)
             since += 1
             if score < best:
                 best, since, at, self.best = score, 0, epoch + 1, trainer.predictor(lanes, 0)
+                self.gains = Gains.of([(before.values[0] - judged.values[0], judged.weights[0])])
             if since > how.patience or self.calls >= self.limit:
                 break
-        self.advantage = before - best
+        if self.best is None:  # two-stage it is: on all data
+            self.best = self._two_stage(start, [np.arange(n)], warm_start)[0]
         return FitResult(self.best, self.anchor, self.history, {"epochs": at, "validation": best}, 0.0, 0)
 
     def _cross_validate(self, how: CrossValidation, start: Any, warm_start: Any) -> dict[str, Any]:
@@ -245,9 +254,17 @@ class Run:
         tried = how.weights or ((0.0, 0.1, 1.0) if trainer.averaging else (0.1, 1.0, 10.0))
         finite = [w for w in tried if np.isfinite(w)] if trainer.loss.decides else [0.0]
         repeat = len(finite)
+        for number, part in enumerate(held):
+            if not (trainer.data.weights[part].any() and trainer.data.weights[kept[number]].any()):
+                raise ModelError(
+                    f"all samples of fold {number} or of the other folds have weight 0: use fewer folds, or "
+                    f"folds that are not ordered"
+                )
         first = trainer.lanes(anchors, kept, np.zeros(how.folds), np.zeros(how.folds))
         units = trainer.judge(first, kept).mean
         before = trainer.judge(first, held)
+        if not (np.isfinite(units).all() and np.isfinite(before.mean).all()):
+            raise SolveError("the loss of two-stage is not finite on the training data: check the cost")
         lanes = trainer.lanes(
             [a for a in anchors for _ in finite],
             [k for k in kept for _ in finite],
@@ -256,38 +273,53 @@ class Run:
         )
         parts = [h for h in held for _ in finite]
         reference = [v for v in before.values for _ in finite]
-        gains = np.zeros((self.epochs + 1, repeat))
-        errors = np.zeros_like(gains)
+        chosen: dict[str, Any] = {
+            "proximal_weight": float("inf"), "epochs": 0, "gain": 0.0, "standard_error": 0.0,
+            "two_stage_score": float(np.average(before.mean, weights=[h.size for h in held])),
+        }  # fmt: skip
+        best = 1e-12 * (1.0 + abs(chosen["two_stage_score"]))  # rounding is no gain
         for epoch in self.bar.track(range(1, self.epochs + 1), "cross-validation"):
             trainer.epoch(lanes, self.rng)
             judged = trainer.judge(lanes, parts)
-            for j in range(repeat):
-                each = [
-                    (r - v) * w
-                    for r, v, w in list(zip(reference, judged.values, judged.weights, strict=True))[j::repeat]
-                ]
-                together = np.concatenate(each)
-                total = sum(w.sum() for w in judged.weights[j::repeat])
-                gains[epoch, j] = together.sum() / total
-                errors[epoch, j] = together.std(ddof=1) * np.sqrt(together.size) / total
-            self.bar.show(gain=float(gains[epoch].max()))
+            for j, weight in enumerate(finite):
+                lane = list(zip(reference, judged.values, judged.weights, strict=True))[j::repeat]
+                gains = Gains.of([(r - v, w) for r, v, w in lane])
+                score = gains.mean - how.caution * gains.error
+                if score > best:  # never for NaN
+                    best, self.gains = score, gains
+                    found = {"gain": gains.mean, "standard_error": gains.error}
+                    chosen |= {"proximal_weight": weight, "epochs": epoch, **found}
+            self.bar.show(gain=chosen["gain"])
             if self.calls >= self.limit:
                 break
-        return _choice(
-            how, finite, gains, errors, float(np.average(before.mean, weights=[h.size for h in held]))
-        )
+        return chosen
 
 
-def _choice(
-    how: CrossValidation, weights: list[float], gains: np.ndarray, errors: np.ndarray, two_stage: float
-) -> dict[str, Any]:
-    epoch, j = np.unravel_index(int(np.argmax(gains - how.caution * errors)), gains.shape)
-    found = {
-        "two_stage_score": two_stage,
-        "gain": float(gains[epoch, j]),
-        "standard_error": float(errors[epoch, j]),
-    }
-    rounding = 1e-12 * (1.0 + abs(two_stage))
-    if epoch == 0 or gains[epoch, j] <= how.caution * errors[epoch, j] + rounding:
-        return {"proximal_weight": float("inf"), "epochs": 0, **found}
-    return {"proximal_weight": weights[int(j)], "epochs": int(epoch), **found}
+@dataclass(frozen=True)
+class Gains:
+    """Held-out loss of two-stage minus that of a candidate: [N] times the samples' weights, and their sum."""
+
+    weighted: np.ndarray
+    total: float
+
+    @staticmethod
+    def of(parts: list[tuple[np.ndarray, np.ndarray]]) -> Gains:
+        """From (differences, weights) of each held-out part."""
+        weighted = np.concatenate([difference * w for difference, w in parts])
+        return Gains(weighted, float(sum(w.sum() for _, w in parts)))
+
+    @property
+    def mean(self) -> float:
+        """The mean gain."""
+        return float(self.weighted.sum() / self.total)
+
+    @property
+    def error(self) -> float:
+        """Its standard error."""
+        n = self.weighted.size
+        return float(self.weighted.std(ddof=1) * np.sqrt(n) / self.total) if n > 1 else 0.0
+
+    def beats(self, other: Gains | None, caution: float) -> bool:
+        """Whether it is above the other, on the same samples, by `caution` standard errors."""
+        difference = self if other is None else Gains(self.weighted - other.weighted, self.total)
+        return difference.mean > caution * difference.error

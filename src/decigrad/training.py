@@ -1,11 +1,6 @@
 """`fit`: train a predictor by a loss of its decisions, from two-stage on, and choose honestly.
 
-    predict → solve → loss → gradient, for several *lanes* at once
-
-A lane is one training: its own weights, samples and proximal weight. Cross-validation trains every fold ×
-candidate as a lane of one batch, so a solver sees one large batch a step. With a device solver a whole
-epoch is one compiled call; with a host solver each step is predict (compiled) → solve (host) → cotangents
-(compiled) → adjoint (host) → gradient of the weights (compiled), so that no callback is needed.
+candidates → selection (`selection`), each by steps of several lanes (`trainer`, `steps`) → final training
 """
 
 from __future__ import annotations
@@ -113,35 +108,41 @@ def fit(
     rng = np.random.default_rng(seed) if isinstance(seed, int | np.integer) else seed
     start = initialized(predictor, layer, data, _integer(seed))
     runs: dict[str, Run] = {}
+    refused: dict[str, ModelError] = {}
     with float64():
         bar = Progress(progress)
         adam = optimizer or steps.adam(learning_rate)
+        for name, method in tried.items():
+            try:
+                through = method.layer(layer)
+                method.loss.check(through)
+                smooth = averaging
+                if smooth is None:
+                    smooth = method.loss.decides and not (method.loss.through and through.gradient.exact)
+                trainer = Trainer(
+                    start, through, method.loss, data, adam, batch_size, _integer(seed), smooth,
+                    stop=on_failure == "raise", solve_ratio=solve_ratio,
+                )  # fmt: skip
+            except ModelError as error:
+                refused[name] = error
+                continue
+            draws = copy.deepcopy(rng) if auto else rng  # the same folds for all
+            runs[name] = Run(trainer, draws, epochs, bar, validation, limit)
+        if not runs:
+            raise next(iter(refused.values()))
         try:
             with bar:
-                for name, method in tried.items():
-                    through, judged = method.layer(layer), method.loss
-                    judged.check(through)
-                    smooth = averaging
-                    if smooth is None:
-                        exact = judged.through and through.gradient.exact
-                        smooth = judged.decides and not exact
-                    trainer = Trainer(
-                        start, through, judged, data, adam, batch_size, _integer(seed), smooth,
-                        stop=on_failure == "raise", solve_ratio=solve_ratio,
-                    )  # fmt: skip
-                    draws = copy.deepcopy(rng) if auto else rng  # the same folds for all
-                    runs[name] = Run(trainer, draws, epochs, bar, validation, limit)
-                    runs[name].select(selection, start, proximal_weight, warm_start)
-                best = max(runs, key=lambda name: runs[name].advantage)
+                for run in runs.values():
+                    run.select(selection, start, proximal_weight, warm_start)
+                best = _best(runs, loss)
                 result = runs[best].finish()
         except KeyboardInterrupt:
-            best = max(runs, key=lambda name: runs[name].advantage, default="")
-            if best not in runs:
-                raise
+            best = _best(runs, loss)
             result = runs[best].rescued()
-    if auto:
-        result.chosen["advantages"] = {name: run.advantage for name, run in runs.items()}
-        result.chosen["method"] = best if runs[best].advantage > 0 else "two-stage"
+    if auto and not result.interrupted:
+        result.chosen["gains"] = {name: run.gains.mean if run.gains else 0.0 for name, run in runs.items()}
+        result.chosen["refused"] = {name: str(error) for name, error in refused.items()}
+        result.chosen["method"] = best if runs[best].gains else "two-stage"
     failures = dict(sorted(runs[best].trainer.failures.items()))
     if failures:
         first, status = next(iter(failures.items()))
@@ -168,6 +169,17 @@ def _regressed(predictor: Regressor, layer: DecisionLayer, data: Dataset, loss: 
     started = time.perf_counter()
     found = predictor.fitted(data, outputs_of(layer), seed)
     return FitResult(found, found, {}, {"method": "regressor"}, time.perf_counter() - started, 0)
+
+
+def _best(runs: dict[str, Run], loss: Any) -> str:
+    """The first candidate, or a later one that beats the best of those before it by `Auto.caution`."""
+    names = [name for name, run in runs.items() if run.anchor is not None] or list(runs)
+    best = names[0]
+    for name in names[1:]:
+        gains = runs[name].gains
+        if gains is not None and gains.beats(runs[best].gains, loss.caution):
+            best = name
+    return best
 
 
 def _method(loss: Loss | str | None, predictor: Any) -> Method:

@@ -13,8 +13,15 @@ from scipy.optimize import linprog, minimize
 import decigrad as dg
 from decigrad import losses
 from decigrad.errors import ModelError
-from decigrad.gradients import RelaxationGradient, Relaxed, Smoothed
-from decigrad.problems import shortest_path_model
+from decigrad.gradients import DavisYin, RelaxationGradient, Relaxed, Smoothed
+from decigrad.problems import (
+    ranking_layer,
+    risk_portfolio_layer,
+    shortest_path_layer,
+    shortest_path_model,
+    terrain_layer,
+    tsp_layer,
+)
 
 WEIGHTS, CAPACITY = np.array([3.0, 2.0, 4.0, 1.0]), 5.0
 SETS = np.array([x for x in itertools.product([0.0, 1.0], repeat=4) if WEIGHTS @ x <= CAPACITY])
@@ -205,6 +212,32 @@ def test_a_set_that_only_the_oracle_knows_is_refused():
     for gradient in (Relaxed(), Smoothed(1.0), Smoothed(1.0, "barrier"), RelaxationGradient()):
         with pytest.raises(ModelError, match="known to the solver 'enumeration' alone"):
             dg.DecisionLayer(m, solver=dg.oracles.Enumeration(SETS), gradient=gradient)
+
+
+PARTS = {
+    "ranking": ranking_layer(4),
+    "terrain": terrain_layer(3, 3),
+    "risk": risk_portfolio_layer(np.eye(3), 0.5),
+    "curved": dg.DecisionLayer(knapsack("minimize"), solver=dg.Oracle(np.zeros_like, vertex=False)),
+    "own": dg.DecisionLayer(knapsack("minimize"), solver=dg.Oracle(np.zeros_like, stated=False)),
+}
+
+
+@pytest.mark.parametrize("layer", PARTS.values(), ids=PARTS)
+def test_a_set_that_the_model_states_in_part_is_refused(layer):
+    for gradient in (Relaxed(), Smoothed(1.0), Smoothed(1.0, "barrier"), RelaxationGradient(), DavisYin()):
+        with pytest.raises(ModelError, match="states only a part of the set.* FrankWolfe"):
+            layer.with_gradient(gradient)
+    for loss in (losses.CaVE(), losses.AdjacentVertices()):
+        with pytest.raises(ModelError, match="states only a part of the set"):
+            loss.check(layer)
+    losses.SPOPlus().check(layer)  # asks the solver
+
+
+def test_relaxations_with_the_decisions_as_vertices_are_read():
+    for layer in (tsp_layer(4), shortest_path_layer(2, 2), layers(None)[1]):
+        assert layer.with_gradient(Relaxed()).solver.name == "highs"
+        losses.CaVE().check(layer)
 
 
 def test_a_named_solver_is_kept_where_it_can_and_unknown_ones_are_refused():

@@ -65,12 +65,7 @@ class Relaxed(Gradient):
 def for_relaxation(gradient: Gradient, asked: str | Solver, program: QuadraticProgram) -> str | Solver:
     """The solver that was asked for where it takes what the gradient makes of the program, else "auto"."""
     if isinstance(asked, LinearOracle):
-        if not (program.num_equalities or program.num_inequalities):
-            raise ModelError(
-                f"{type(gradient).__name__} relaxes the constraints that the model states, and there are "
-                f"none: the set is known to the solver {asked.name!r} alone. State them, or use FrankWolfe, "
-                f"which needs none"
-            )
+        asked.refuse_unstated(program, type(gradient).__name__)
         return "auto"
     from decigrad.solvers.automatic import NAMES, by_name
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from decigrad import compiled
 from decigrad.errors import ModelError
+from decigrad.oracles.protocol import LinearOracle
 from decigrad.program import QuadraticProgram
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ TIGHT = 1e-7
 
 
 def refuse_without_constraints(layer: DecisionLayer, name: str) -> None:
-    """Raise unless the model states constraints: an oracle may know a set that the program does not show."""
+    """Raise unless the model states the set: an oracle may know one that the program does not show."""
     program = layer.form.assemble({n: np.ones(p.shape) for n, p in layer.parameters.items()})
+    if isinstance(layer.solver, LinearOracle):
+        layer.solver.refuse_unstated(program, name)
     if not (program.num_equalities or program.num_inequalities or np.isfinite(program.lb).any()
             or np.isfinite(program.ub).any()):  # fmt: skip
         raise ModelError(f"{name} reads the constraints that the model states, and it states none: add them")

@@ -43,6 +43,9 @@ class External(LinearOracle):
         x, outcome = self._each(replace(program, q=cost))
         return answered(program, x, known, outcome)
 
+    def refuse_unstated(self, program: QuadraticProgram, reader: str) -> None:
+        """Nothing: the set is what the program states."""
+
     def _each(self, program: QuadraticProgram) -> tuple[Array, Array]:
         integer = list(program.integer)
         x = np.full(program.q.shape, np.nan)

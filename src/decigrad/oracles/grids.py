@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,7 @@ class NodeGridPath(LinearOracle):
     cover: bool = False
 
     name = "node grid path"
+    stated: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", positive("rows", self.rows))

@@ -39,6 +39,9 @@ class LinearOracle(ABC):
     """An oracle finds decisions alone: there is no derivative in constraints."""
     vertex: ClassVar[bool] = True
     """The decision is a vertex, so its derivative in the cost is zero almost everywhere."""
+    stated: ClassVar[bool] = True
+    """A model can state the set, or a useful relaxation, such as two edges at every city for tours. Where it
+    cannot, constraints only check the answers, and what reads them in place of the set is refused."""
 
     @abstractmethod
     def minimize(self, cost: Array, program: QuadraticProgram) -> Array:
@@ -59,6 +62,17 @@ class LinearOracle(ABC):
         if self.size() not in (None, program.n):
             return f"the oracle has {self.size()} variables, the model {program.n}"
         return None
+
+    def refuse_unstated(self, program: QuadraticProgram, reader: str) -> None:
+        """Raise where `reader` would take the program's constraints for the set, and they are another one."""
+        some = program.num_equalities or program.num_inequalities
+        if not (some and self.stated and self.vertex):
+            raise ModelError(
+                f"{reader} reads the constraints that the model states, and it states "
+                f"{'only a part of the set' if some else 'none'}: the set is known to the solver "
+                f"{self.name!r} alone. {'Use' if some else 'State them, or use'} what asks the solver: "
+                f"SPOPlus, PerturbedFenchelYoung, FrankWolfe"
+            )
 
     def __call__(self, program: QuadraticProgram) -> RawResult:
         """Solve a batched program. On the host, an exception is laid at the samples that raise it."""
@@ -156,6 +170,7 @@ class Oracle(LinearOracle):
         batched: False for a function of one cost vector [n]; it is called sample by sample.
         vertex: False where the set is curved, so that its solutions move with the cost: then there is no
             derivative of the decision, and losses that take one (`Regret`) are refused.
+        stated: False where the model's constraints are but a part of the set (see `LinearOracle.stated`).
 
     A row of NaN says that the sample has no solution (`Status.NO_SOLUTION`). An exception in a batch is
     looked for sample by sample: those that raise get `Status.ORACLE_ERROR`, or `Status.TIME_LIMIT` for a
@@ -166,6 +181,7 @@ class Oracle(LinearOracle):
     jax: bool = False
     batched: bool = True
     vertex: bool = True  # type: ignore[misc]
+    stated: bool = True  # type: ignore[misc]
     name: str = field(default="oracle", compare=False)  # type: ignore[misc]
 
     @property

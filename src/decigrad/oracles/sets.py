@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -172,6 +172,7 @@ class Ranking(LinearOracle):
     n: int
 
     name = "ranking"
+    stated: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", positive("n", self.n))
