@@ -226,7 +226,7 @@ PARTS = {
 @pytest.mark.parametrize("layer", PARTS.values(), ids=PARTS)
 def test_a_set_that_the_model_states_in_part_is_refused(layer):
     for gradient in (Relaxed(), Smoothed(1.0), Smoothed(1.0, "barrier"), RelaxationGradient(), DavisYin()):
-        with pytest.raises(ModelError, match="states only a part of the set.* FrankWolfe"):
+        with pytest.raises(ModelError, match=r"states only a part of the set.* FrankWolfe"):
             layer.with_gradient(gradient)
     for loss in (losses.CaVE(), losses.AdjacentVertices()):
         with pytest.raises(ModelError, match="states only a part of the set"):
