@@ -145,3 +145,37 @@ def test_the_command_line(tmp_path):
     assert wrong.exit_code == 2 and "shortest-path, knapsack" in wrong.output
     without = CliRunner().invoke(app, ["bench", "energy-knapsack", "--out", str(tmp_path)])
     assert without.exit_code == 2 and "name their directory" in without.output
+
+
+def test_a_method_that_fails_to_train_does_not_end_the_benchmark(tmp_path, monkeypatch):
+    tried = []
+
+    def failing(*arguments):
+        tried.append(arguments[-2:])
+        if arguments[-2:] == ("mse", 1):
+            raise dg.SolveError("the loss became NaN")
+        return {"regret": 1.0, "mse": 1.0, "seconds": 0.1, "seconds_epoch": None, "calls": 3, "chosen": {}}
+
+    monkeypatch.setattr(bench, "_run", failing)
+    run(tmp_path, cells="1*")
+    assert "mse failed with seed 1: the loss became NaN" in (tmp_path / "tiny.md").read_text()
+    assert len(tried) == 6
+    run(tmp_path, cells="1*")
+    assert len(tried) == 6  # nothing is tried again
+
+
+def test_costly_methods_train_shortly():
+    cell = BENCHMARKS["tiny"].cells(None)[0]
+    assert cell.options_for("spo+")["epochs"] == 2 and cell.options_for("dpo")["epochs"] == 2
+    assert isinstance(cell.options_for("dpo")["selection"], dg.HoldOut)
+    assert not isinstance(cell.options_for("spo+")["selection"], dg.HoldOut)
+
+
+def test_auto_is_judged_on_the_seeds_that_others_have_too():
+    seeds = {"two-stage": [9.0, 9.0], "spo+": [7.0, 7.1], "auto": [7.0, 7.1, 20.0], "map": [6.0]}
+    runs = {m: {str(i): {"regret": r, "chosen": {}} for i, r in enumerate(v)} for m, v in seeds.items()}
+    results = importlib.import_module("decigrad.cli._bench_results")
+    cell = results.CellResults("x", {}, {}, runs=runs)
+    assert cell.auto(True) is None  # no fixed method has all of auto's seeds
+    del runs["auto"]["2"]
+    assert "best fixed method spo+ at 7.05" in cell.auto(True) and "within" in cell.auto(True)

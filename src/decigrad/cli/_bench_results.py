@@ -19,7 +19,7 @@ from decigrad.problems.benchmark import Benchmark, Cell, costly
 
 @dataclass
 class CellResults:
-    """One cell: `runs` by method and seed, `floor` by seed, and why methods were refused."""
+    """One cell: `runs` by method and seed, `floor` by seed, and why methods were refused or failed."""
 
     label: str
     settings: dict[str, str]
@@ -27,6 +27,13 @@ class CellResults:
     floor: dict[str, float] = field(default_factory=dict)
     runs: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, dict[str, str]] = field(default_factory=dict)
+    fixed: bool = False
+
+    def todo(self, methods: list[str], seed: int) -> list[str]:
+        """The methods that have neither run nor been refused with this seed."""
+        done = {m for m in methods if str(seed) in {**self.runs.get(m, {}), **self.failed.get(m, {})}}
+        return [m for m in methods if m not in done and m not in self.refused]
 
     def values(self, method: str, key: str = "regret") -> np.ndarray:
         """[S] one number by seed; NaN where there is none."""
@@ -52,15 +59,15 @@ class CellResults:
         in percent, .3 points.
         """
         fixed = [m for m in self.ranked() if m != "auto"]
+        fixed = [m for m in fixed if set(self.runs[m]) >= set(self.runs.get("auto", {}))]
         if "auto" not in self.runs or not fixed:
             return None
-        mean = float(self.values("auto").mean())
         parts = []
         for name in dict.fromkeys([fixed[0], "two-stage"]):
-            auto, other = self.shared("auto", name)
-            if not len(auto):
+            if name not in fixed:
                 continue
-            level = float(other.mean())
+            auto, other = self.shared("auto", name)
+            mean, level = float(auto.mean()), float(other.mean())
             spread = (auto - other).std(ddof=1) / math.sqrt(len(auto)) if len(auto) > 1 else 0.0
             allowed = max(0.3 if points else 0.0, 0.05 * level, spread)
             word = "best fixed method" if name == fixed[0] else "baseline"
@@ -105,10 +112,8 @@ class Results:
         """
         found = self.cells.get(cell.label)
         if found is None:
-            found = CellResults(cell.label, settings, dict(cell.published))
-            order = [*self.cells, cell.label]
-            self.cells = {**self.cells, cell.label: found}
-            self.cells = {label: self.cells[label] for label in order}
+            found = CellResults(cell.label, settings, dict(cell.published), fixed=cell.fixed)
+            self.cells[cell.label] = found
         elif found.settings != settings:
             raise ModelError(
                 f"the results found for {cell.label!r} were made with {found.settings}, not {settings}: "
@@ -148,6 +153,12 @@ class Results:
             found.append(f"Decisions at the true expected parameters: {_spread(floor)}.")
         if (auto := cell.auto(self.benchmark.normalized)) is not None:
             found.append(auto)
+        if cell.fixed:
+            found.append(
+                "All seeds have the same data: spreads and intervals show the randomness of training."
+            )
+        for method, seeds in cell.failed.items():
+            found.append(f"{method} failed with seed {', '.join(seeds)}: {next(iter(seeds.values()))}")
         if cell.refused:
             found.append("Not applicable: " + ", ".join(cell.refused) + ".")
         return found
@@ -162,11 +173,11 @@ class Results:
             f"    {self.command}",
             f"Regret on test data {unit}, mean ± standard deviation over seeds; *less than two-stage* is the "
             "paired difference with its 95 % interval. Each method starts from two-stage; proximal weight "
-            "and epochs are selected by cross-validated regret, then all training data are used. Times are "
-            "those of a whole fit with its selection, compilation included, and of one epoch of the final "
-            "training; solver calls are those of a fit. Methods marked ° solve a relaxation, or four "
-            "problems or more, for each sample and step; they get 10 epochs at most, and hold out a fifth of "
-            "the data.",
+            "and epochs are selected by cross-validated regret, then all training data are used, where the "
+            "problem does not say otherwise. Times are those of a whole fit with its selection, compilation "
+            "included, and of one epoch of the final training; solver calls are those of a fit. Methods "
+            "marked ° solve a relaxation, or four problems or more, for each sample and step; they get 10 "
+            "epochs at most, stopped by a fifth of the data held out.",
         ]
         for cell in self.cells.values():
             parts.append(f"## {cell.label}")

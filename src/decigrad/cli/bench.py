@@ -54,9 +54,10 @@ def run_bench(
         raise dg.ModelError(f"no cell of {problem!r} matches {cells!r}; there are {labels}")
     results = Results.read(out, chosen)
     for cell in kept:
+        own = wanted if methods else [m for m in wanted if not cell.omits(m)]
         if epochs is not None:
             cell = dataclasses.replace(cell, options={**cell.options, "epochs": epochs})
-        for label in _run_cell(chosen, cell, wanted, range(seeds), results):
+        for label in _run_cell(chosen, cell, own, range(seeds), results):
             say(label)
             results.write(out)
     results.write(out)
@@ -76,14 +77,13 @@ def _methods(chosen: Benchmark, methods: Sequence[str]) -> list[str]:
 def _run_cell(
     chosen: Benchmark, cell: Cell, methods: list[str], seeds: Iterable[int], results: Results
 ) -> Iterable[str]:
-    """Fill the cell's results; yields a line after each run."""
+    """Fill the cell's results; yields a line after each run. What failed is not tried again."""
     found = results.cell(cell, _settings(chosen, cell))
-    missing = [m for m in methods if m not in found.refused]
-    if all(str(seed) in found.runs.get(m, {}) for m in missing for seed in seeds):
+    if not any(found.todo(methods, seed) for seed in seeds):
         return
     layer = cell.layer()
     for seed in seeds:
-        todo = [m for m in methods if m not in found.refused and str(seed) not in found.runs.get(m, {})]
+        todo = found.todo(methods, seed)
         if not todo:
             continue
         draw = cell.draw(seed)
@@ -96,12 +96,21 @@ def _run_cell(
                 found.refused[method] = str(error)
                 yield f"{cell.label}: {method} does not apply: {error}"
                 continue
+            except dg.SolveError as error:
+                found.failed.setdefault(method, {})[str(seed)] = str(error)
+                yield f"{cell.label}, seed {seed}, {method} failed: {error}"
+                continue
             found.runs.setdefault(method, {})[str(seed)] = row
             yield f"{cell.label}, seed {seed}, {method}: {row['regret']:.2f} ({row['seconds']:.1f} s)"
 
 
 def _settings(chosen: Benchmark, cell: Cell) -> dict[str, str]:
-    return {"predictor": str(chosen.predictor), **{k: str(v) for k, v in cell.options.items()}}
+    short = {k: str(v) for k, v in cell.options_for("qptl").items()}
+    return {
+        "predictor": str(chosen.predictor),
+        **{k: str(v) for k, v in cell.options.items()},
+        "°": str(short),
+    }
 
 
 def _run(

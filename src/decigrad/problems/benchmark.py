@@ -57,9 +57,11 @@ class Cell:
     Attributes:
         label: names it in the table.
         layer: makes the decision layer.
-        draw: data by seed; a benchmark that fixes its data returns the same for all.
+        draw: data by seed.
         published: figures of others, by method, in the unit of the table.
         options: of `fit`, those that served best.
+        fixed: all seeds have the same data, so they show the randomness of training alone.
+        thorough: with the methods that solve relaxations, which take most of the time.
     """
 
     label: str
@@ -67,10 +69,19 @@ class Cell:
     draw: Callable[[int], Draw]
     published: Mapping[str, float] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    fixed: bool = False
+    thorough: bool = True
 
     def options_for(self, method: str) -> dict[str, Any]:
-        """Of `fit`: those of the cell, but `SHORT` for costly methods."""
-        return {**self.options, **(SHORT if costly(method) else {})}
+        """Of `fit`: those of the cell; for costly methods `SHORT`, and no more epochs than that."""
+        if not costly(method):
+            return dict(self.options)
+        epochs = min(self.options.get("epochs", SHORT["epochs"]), SHORT["epochs"])
+        return {**self.options, **SHORT, "epochs": epochs}
+
+    def omits(self, method: str) -> bool:
+        """Whether a method is left out by default."""
+        return not self.thorough and method in METHODS and not METHODS[method].solves.isdigit()
 
 
 @dataclass(frozen=True)
@@ -160,15 +171,17 @@ def _steps(samples: int) -> dict[str, Any]:
 
 def _path_cells(data: Path | None) -> list[Cell]:
     cells = [
-        Cell("PyEPO", shortest_path_layer, _pyepo(shortest_path_samples, "cost"), _PYEPO_PATH, _steps(1000))
-    ]
+        Cell(
+            "PyEPO", shortest_path_layer, _pyepo(shortest_path_samples, "cost"), _PYEPO_PATH, _steps(1000),
+            fixed=True,
+        )
+    ]  # fmt: skip
     for degree in (1, 2, 4, 6, 8):
         for n in (100, 1000, 5000):
             drawn = _generated(shortest_path_samples, "cost", n, degree=degree)
             published = _GRIGAS[degree] if n == 1000 else {}
-            cells.append(
-                Cell(f"degree {degree}, {n} samples", shortest_path_layer, drawn, published, _steps(n))
-            )
+            label, options = f"degree {degree}, {n} samples", _steps(n)
+            cells.append(Cell(label, shortest_path_layer, drawn, published, options, thorough=False))
     return cells
 
 
@@ -176,12 +189,14 @@ def _knapsack_cells(data: Path | None) -> list[Cell]:
     def layer() -> dg.DecisionLayer:
         return knapsack_layer(knapsack_weights(42), 20.0)
 
-    return [Cell("PyEPO", layer, _pyepo(knapsack_samples, "value"), _PYEPO_KNAPSACK, {"epochs": 20})]
+    return [
+        Cell("PyEPO", layer, _pyepo(knapsack_samples, "value"), _PYEPO_KNAPSACK, {"epochs": 20}, fixed=True)
+    ]
 
 
 def _tsp_cells(data: Path | None) -> list[Cell]:
     options = {"epochs": 6, "selection": dg.HoldOut()}
-    return [Cell("20 cities", tsp_layer, _pyepo(tsp_samples, "cost"), TSP_MEASURED, options)]
+    return [Cell("20 cities", tsp_layer, _pyepo(tsp_samples, "cost"), TSP_MEASURED, options, fixed=True)]
 
 
 def _simple(layer: Any, samples: Any, target: str, label: str) -> Callable[[Path | None], list[Cell]]:
@@ -212,7 +227,14 @@ def _energy_knapsack_cells(data: Path | None) -> list[Cell]:
     published = energy.PUBLISHED["knapsack"]
     drawn = _energy_draw(found.features, found.values, "value")
     return [
-        Cell(f"capacity {q}", layer(q), drawn, {m: float(f[q]) for m, f in published.items()}, {"epochs": 12})
+        Cell(
+            f"capacity {q}",
+            layer(q),
+            drawn,
+            {m: float(f[q]) for m, f in published.items()},
+            {"epochs": 12},
+            thorough=q == 60,
+        )
         for q in (60, 120, 180)
     ]
 
