@@ -101,6 +101,7 @@ def envelope(form: CanonicalForm, values: dict[str, Any], raw: RawResult) -> dic
     def lagrangian(parameters: dict[str, Any], raw: RawResult) -> Any:
         program = form.assemble(parameters, jnp)
         bound = jnp.where(raw.w > 0, program.ub, jnp.where(raw.w < 0, program.lb, 0.0))
+        bound = jnp.where(program.is_integer, 0.0, bound)  # integers stay where they are
         return (
             program.objective(raw.x)
             + raw.y @ (program.A.matvec(raw.x) - program.b)

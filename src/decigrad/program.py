@@ -187,6 +187,11 @@ class QuadraticProgram:
         return self.h.shape[-1]
 
     @property
+    def is_integer(self) -> np.ndarray:
+        """True at the variables restricted to integers, bool [n]."""
+        return np.isin(np.arange(self.n), self.integer)
+
+    @property
     def batch_size(self) -> int:
         """Number of samples of a batched program."""
         return max(leaf.shape[0] for leaf in jax.tree_util.tree_leaves(self))

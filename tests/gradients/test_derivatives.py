@@ -108,3 +108,34 @@ def test_the_residual_vanishes_at_random_solutions() -> None:
         np.testing.assert_allclose(raw.z[0], sample.z, atol=1e-9)
         np.testing.assert_allclose(raw.w[0], sample.w, atol=1e-9)
         np.testing.assert_allclose(raw.y[0], sample.y, atol=1e-9)
+
+
+def test_integers_do_not_move_with_their_bounds_and_rows() -> None:
+    """x = (1, 2) whatever u is near (3.5, 2.5), and y = x₁ + u₀; a sum of integers cannot follow k at all."""
+    m = dg.Model()
+    x, y, u, k = m.integer("x", shape=2, lb=0), m.continuous("y"), m.parameter("u", shape=2), m.parameter("k")
+    m.minimize(x[0] - x[1] + y)
+    m.subject_to(x <= u)
+    m.subject_to(y >= x[1] + u[0])
+    m.subject_to(x[0] + x[1] == k)
+    at = {"u": np.array([3.5, 2.5]), "k": np.array(3.0)}
+    solution = m.solve(at)
+    np.testing.assert_allclose(np.append(solution.x["x"], solution.x["y"]), [1.0, 2.0, 5.5])
+    move = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # of x₀, x₁, y in u₀, u₁, k
+    np.testing.assert_allclose(solution.sensitivity_matrix(), move, atol=1e-12)
+    for slope in (solution.gradient, solution.implicit_gradient):
+        np.testing.assert_allclose(slope("u"), [1.0, 0.0], atol=1e-12)
+        np.testing.assert_allclose(slope("k"), 0.0, atol=1e-12)
+    layer = dg.DecisionLayer(m)
+    with jax.enable_x64(True):
+        for jacobian in (jax.jacfwd, jax.jacrev):
+            found = jacobian(lambda p: layer(p))(at)
+            for name, rows in (("x", move[:2]), ("y", move[2])):
+                np.testing.assert_allclose(found[name]["u"], rows[..., :2], atol=1e-12)
+                np.testing.assert_allclose(found[name]["k"], rows[..., 2], atol=1e-12)
+        slope = jax.grad(layer.value)(at)
+        np.testing.assert_allclose(slope["u"], [1.0, 0.0], atol=1e-12)
+        np.testing.assert_allclose(slope["k"], 0.0, atol=1e-12)
+        saved = layer.saved(layer.solve(at), {"x": np.ones(2), "y": np.ones(())})
+        pulled = jax.grad(lambda p: -layer.pairing(p, saved))(at)
+        np.testing.assert_allclose(pulled["u"], [1.0, 0.0], atol=1e-12)

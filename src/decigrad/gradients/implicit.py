@@ -3,7 +3,7 @@
 At a solution v* = (x, y, z, w) of the program with data θ and active set fixed, the residual
 
     R(θ, v) = ( Px + q + Aᵀy + Gᵀz + w,   Ax − b,   Gx − h on active rows (z elsewhere),
-                x − bound on held variables (w elsewhere) )
+                x − bound on held variables (w elsewhere; x − const for integers) )
 
 vanishes, so K dv = −∂R/∂θ · dθ with the symmetric K of `decigrad.kkt`. JAX differentiates the residual in
 θ; one linear system gives dv, in forward mode and, transposed, in reverse mode. Second derivatives follow
@@ -135,14 +135,18 @@ def residual(program: QuadraticProgram, coupling: Coupling, raw: RawResult) -> A
     """R(θ, v) as a flat vector [..., 2n + me + mi], up to terms that do not depend on θ."""
     xp = namespace(program.q, raw.x)
     x = safe(raw)
+    whole = program.is_integer
+    equal = program.A.matvec(x) - program.b
+    if whole.any():  # no move of b can be followed in a row of integers alone
+        equal = xp.where((program.A.matrix[..., ~whole] != 0).any(-1), equal, 0.0)
     rows = xp.where(xp.isfinite(coupling.rows), program.G.matvec(x) - program.h, 0.0)
-    held = xp.isfinite(coupling.bounds)
+    held = xp.isfinite(coupling.bounds) & ~whole
     lower = xp.where(held & (coupling.upper < 1.0), program.lb, 0.0)
     upper = xp.where(held & (coupling.upper > 0.0), program.ub, 0.0)
     bound = (1.0 - coupling.upper) * lower + coupling.upper * upper
     return kkt.pack(
         program.stationarity(x, raw.y, raw.z, raw.w),
-        program.A.matvec(x) - program.b,
+        equal,
         rows,
         xp.where(held, x - bound, 0.0),
     )
