@@ -298,6 +298,8 @@ class DecisionLayer:
         Raises:
             ModelError: differentiated in a parameter of the constraints, where the solver is an oracle.
         """
+        if self.backward is not None:  # a derivative of decisions; the value's is known exactly
+            return self.exact.value(params)
         at = dict(params)
         if not self.gradient.changes_forward and (
             isinstance(self.gradient, Estimated) or not gives_multipliers(self.solver)

@@ -189,6 +189,24 @@ def test_the_relaxation_gradient_decides_exactly_and_moves_smoothly():
         assert isinstance(layer.exact.gradient, dg.KKT)
 
 
+@pytest.mark.parametrize("kind", ["quadratic", "barrier"])
+def test_the_value_of_the_relaxation_gradient_has_the_envelope_as_gradient(kind):
+    """d(max vᵀx)/dv = x*, which the smoothed derivative of the decision leaves alone."""
+    best = SETS[(VALUES @ SETS.T).argmax(1)]
+    for layer in layers(RelaxationGradient(0.7, kind)):
+        found, slope = jax.value_and_grad(lambda v, layer=layer: layer.value({"value": v}).sum())(VALUES)
+        assert found == pytest.approx((VALUES * best).sum())
+        np.testing.assert_allclose(slope, best, atol=1e-9)
+    m = dg.Model()  # and in a constraint: min cᵀx with sum(x) = d is d·min(c)
+    x, c, d = m.continuous("x", shape=3, lb=0.0), m.parameter("cost", shape=3), m.parameter("demand")
+    m.minimize(c @ x)
+    m.subject_to(dg.sum(x) == d)
+    layer = dg.DecisionLayer(m, gradient=RelaxationGradient(0.7, kind))
+    slope = jax.grad(layer.value)({"cost": jnp.array([1.0, 1.2, 1.5]), "demand": jnp.array(2.0)})
+    np.testing.assert_allclose(slope["cost"], [2.0, 0.0, 0.0], atol=1e-9)
+    assert slope["demand"] == pytest.approx(1.0)
+
+
 def test_training_is_the_same_on_the_host_and_on_the_device():
     rng = np.random.default_rng(4)
     features = rng.normal(size=(24, 3))
