@@ -8,6 +8,7 @@ adjoint (host) → update (compiled), so that no callback is needed.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +21,9 @@ import optax
 from decigrad import steps
 from decigrad.data import Dataset
 from decigrad.errors import ModelError, SolveError
+from decigrad.gradients import KKT, Relaxed
 from decigrad.layer import DecisionLayer
-from decigrad.losses import Batch, Loss
+from decigrad.losses import Batch, Imitation, Loss, Regret
 from decigrad.predictors import outputs_of
 from decigrad.program import Status
 from decigrad.reuse import DecisionPool
@@ -75,6 +77,14 @@ class Trainer:
     ) -> None:
         if loss.decides and loss.through:
             layer.check_derivative()
+        self.idle = without_gradient(layer, loss)
+        """Training would change nothing, for the gradient is zero."""
+        if self.idle:
+            logging.getLogger("decigrad").warning(
+                "%s cannot train %r: decisions of a linear program jump as its cost moves, and their exact "
+                "derivative is zero, so two-stage will stay as it is; use loss='auto', loss='spo+', or a "
+                "gradient such as Smoothed(1.0, relative=True)", type(loss).__name__, layer.model.name,
+            )  # fmt: skip
         self.averaging, self.stop = averaging, stop
         self.failures: dict[int, str] = {}
         """Samples whose decision failed at least once, by position in the data, and the status."""
@@ -307,6 +317,13 @@ class Trainer:
         )
         _, answers, status = self._solved(self.recipe.judging, queries, block.shape, key)
         return steps.score(self.recipe, predicted, answers, batch, loss=loss), status
+
+
+def without_gradient(layer: DecisionLayer, loss: Loss) -> bool:
+    """Whether the exact derivative of linear decisions in their cost, zero, is all that a loss trains by."""
+    moving = layer.form.depends("A", "b", "G", "h", "lb", "ub") & set(layer.predicts)
+    plain = isinstance(layer.gradient, KKT | Relaxed) and layer.form.linear and not moving
+    return plain and isinstance(loss, Regret | Imitation)
 
 
 def _growing_pool(layer: DecisionLayer, loss: Loss, solve_ratio: float, seed: int) -> DecisionPool | None:
