@@ -1,4 +1,4 @@
-"""The trainer: it says when a gradient is zero."""
+"""The trainer: it says when a gradient is zero, and keeps held-out labels from its lanes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 import decigrad as dg
+from decigrad import steps
+from decigrad.compiled import float64
 from decigrad.gradients import BlackBox, Relaxed, Smoothed
-from decigrad.losses import Imitation, Regret
+from decigrad.losses import MAP, NCE, Imitation, ListwiseRank, PairwiseRank, PointwiseRank, Regret
+from decigrad.predictors import initialized, least_squares
+from decigrad.trainer import Trainer
 
 
 def choice(curvature: float = 0.0, binary: bool = False) -> dg.DecisionLayer:
@@ -61,3 +65,38 @@ def test_a_gradient_of_zero_is_said_exactly_where_nothing_moves(name, caplog):
     said = [record.getMessage() for record in caplog.records if "cannot train" in record.getMessage()]
     assert len(said) == (not moved)
     assert all(f"{type(loss).__name__} cannot train {layer.model.name!r}" in text for text in said)
+
+
+# ------------------------------------------------------------------------------------------ held-out labels
+
+PARTS = [np.arange(8), np.arange(4, 12)]
+FEATURES, COSTS, _ = dg.problems.shortest_path_samples(24, rows=4, cols=4)
+DATA = dg.Dataset(FEATURES, {"cost": COSTS})
+PATHS = dg.problems.shortest_path_layer(4, 4)
+with float64():
+    START = least_squares(initialized(dg.Linear(), PATHS, DATA, 0), DATA.take(np.arange(4)))
+ADAM = steps.adam(0.01)
+
+
+def trained(data: dg.Dataset, parts: list[np.ndarray], loss, **options) -> list[np.ndarray]:
+    """Weights of a lane for each part after two epochs."""
+    with float64():
+        trainer = Trainer(START, PATHS, loss, data, ADAM, batch_size=4, **options)
+        zero, rng = np.zeros(len(parts)), np.random.default_rng(0)
+        lanes = trainer.lanes([START] * len(parts), parts, zero, zero)
+        for _ in range(2):
+            trainer.epoch(lanes, rng)
+        return [np.asarray(trainer.predictor(lanes, i).weight) for i in range(len(parts))]
+
+
+@pytest.mark.parametrize(
+    "loss", [NCE(), MAP(), PointwiseRank(), PairwiseRank(0.5), ListwiseRank()], ids=lambda x: type(x).__name__
+)
+def test_a_lane_ranks_the_decisions_of_its_own_samples_alone(loss):
+    """It trains as it does where the samples of other lanes do not exist."""
+    every = PATHS.solve({"cost": COSTS}).x["x"]
+    assert all(len(np.unique(every[part], axis=0)) < len(np.unique(every, axis=0)) for part in PARTS)
+    for found, part in zip(trained(DATA, PARTS, loss), PARTS, strict=True):
+        assert np.abs(found - np.asarray(START.weight)).max() > 1e-3
+        (alone,) = trained(DATA.take(part), [np.arange(8)], loss)
+        np.testing.assert_allclose(found, alone, atol=1e-12)

@@ -57,12 +57,14 @@ class Static:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Context:
-    """Arrays that a fit holds fixed: data, the predictor's untrained arrays, spread of the targets, pool."""
+    """Arrays that a fit holds fixed: data, the predictor's untrained arrays, spread of the targets, pool, and
+    which decisions of the pool are of a lane's own samples [K, L, 1]."""
 
     data: Batch
     arrays: Any
     spread: dict[str, Any]
     pool: Any = None
+    seen: Any = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ class Recipe:
 
     def gather(self, context: Context, index: Any, mask: Any, key: Any) -> Batch:
         batch = jax.tree_util.tree_map(lambda a: a[index], context.data)
-        return replace(batch, weight=batch.weight * mask, spread=context.spread, pool=context.pool, key=key)
+        return replace(
+            batch, weight=batch.weight * mask, spread=context.spread, pool=context.pool, seen=context.seen,
+            key=key,
+        )  # fmt: skip
 
     def predict(self, context: Context, weights: Any, features: Any) -> dict[str, Any]:
         """[L] weights and features [L, B, ...] to predictions [L, B, *shape]."""

@@ -47,6 +47,7 @@ class Lanes:
     index: np.ndarray  # [L, n] positions in the data, padded
     mask: np.ndarray  # [L, n] 1 for real, 0 for padding
     pull: np.ndarray  # [L] proximal weight × unit
+    seen: Any = None  # [K, L, 1] which decisions of the pool are optimal for a sample of the lane
     epochs: int = 0
 
 
@@ -102,9 +103,8 @@ class Trainer:
         spread = {name: jnp.asarray(np.where(s > 0, s, 1.0)) for name, s in spread.items()}
         self.pool = None if solve_ratio == 1 else _growing_pool(layer, loss, solve_ratio, seed)
         labelled = self._labelled(data)
-        self.context = steps.Context(
-            labelled, jax.tree_util.tree_map(jnp.asarray, arrays), spread, self._pool(labelled)
-        )
+        pool, self.place = self._pool(labelled)
+        self.context = steps.Context(labelled, jax.tree_util.tree_map(jnp.asarray, arrays), spread, pool)
         self.host = loss.decides and (layer.host or self.pool is not None)
 
     def like(self, data: Dataset) -> Trainer:
@@ -138,15 +138,26 @@ class Trainer:
         parts = (position, data.features, data.targets, data.known, optimal, value, weight)
         return jax.tree_util.tree_map(jnp.asarray, Batch(*parts, labels=prepared))
 
-    def _pool(self, data: Batch) -> dict[str, Any] | None:
-        """The distinct optimal decisions of the data, for losses that rank known decisions."""
+    def _pool(self, data: Batch) -> tuple[Any, Any]:
+        """For losses that rank known decisions: the distinct optimal ones, and the place of each sample's [N]
+        among them (K, one too many, where it has none)."""
         if not getattr(self.loss, "pools", False):
-            return None
+            return None, None
         known = np.flatnonzero(np.asarray(data.weight) > 0)
         optimal = {name: x[known] for name, x in data.optimal.items()}
         flat = np.concatenate([np.asarray(x).reshape(len(x), -1) for x in optimal.values()], axis=1)
-        first = np.unique(flat.round(9), axis=0, return_index=True)[1]
-        return {name: x[np.sort(first)] for name, x in optimal.items()}
+        _, first, which = np.unique(flat.round(9), axis=0, return_index=True, return_inverse=True)
+        place = np.full(len(self.data), len(first))
+        place[known] = np.argsort(np.argsort(first))[which.ravel()]
+        return {name: x[np.sort(first)] for name, x in optimal.items()}, place
+
+    def _seen(self, parts: list[np.ndarray]) -> Any:
+        """By lane, the pooled decisions that are optimal for one of its samples: not those held out [K, L, 1]."""
+        if self.place is None:
+            return None
+        count = len(next(iter(self.context.pool.values())))
+        own = [np.isin(np.arange(count), self.place[part]) for part in parts]
+        return jnp.asarray(np.stack(own, axis=1)[:, :, None])
 
     def lanes(
         self, predictors: list[Any], parts: list[np.ndarray], weights: np.ndarray, unit: np.ndarray
@@ -157,7 +168,8 @@ class Trainer:
         )
         index, mask = _padded(parts)
         state = jax.vmap(self.optimizer.init)(stacked)
-        return Lanes(stacked, stacked, state, stacked, index, mask, np.asarray(weights) * np.asarray(unit))
+        pull = np.asarray(weights) * np.asarray(unit)
+        return Lanes(stacked, stacked, state, stacked, index, mask, pull, self._seen(parts))
 
     def predictor(self, lanes: Lanes, lane: int) -> Any:
         """The predictor of one lane."""
@@ -181,7 +193,7 @@ class Trainer:
         else:
             lanes.weights, lanes.state, loss, status = steps.epoch(
                 self.recipe,
-                self.context,
+                replace(self.context, seen=lanes.seen),
                 lanes.weights,
                 lanes.state,
                 lanes.anchor,
@@ -263,7 +275,7 @@ class Trainer:
     def _host_step(
         self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        recipe, context = self.recipe, self.context
+        recipe, context = self.recipe, replace(self.context, seen=lanes.seen)
         predicted, batch, queries = steps.ask(
             recipe, context, lanes.weights, index, mask, key, loss=self.loss
         )
@@ -294,7 +306,7 @@ class Trainer:
         for start in range(0, index.shape[1], width):
             columns = np.arange(start, start + width)
             block = index[:, np.minimum(columns, index.shape[1] - 1)]
-            value, status = self._judge_block(lanes.judged, block, loss)
+            value, status = self._judge_block(lanes, block, loss)
             self._note(block, np.asarray(status))
             kept = int((columns < index.shape[1]).sum())
             values.append(np.asarray(value)[:, :kept])
@@ -308,12 +320,12 @@ class Trainer:
         mean = np.array([np.average(v, weights=w) for v, w in zip(lists, weights, strict=True)])
         return Judged(mean, lists, weights)
 
-    def _judge_block(self, weights: Any, block: np.ndarray, loss: Loss) -> tuple[Any, Any]:
-        key = jax.random.PRNGKey(0)
+    def _judge_block(self, lanes: Lanes, block: np.ndarray, loss: Loss) -> tuple[Any, Any]:
+        key, context = jax.random.PRNGKey(0), replace(self.context, seen=lanes.seen)
         if not (self.recipe.judging.solver.host and loss.decides):
-            return steps.judge(self.recipe, self.context, weights, block, key, loss=loss)
+            return steps.judge(self.recipe, context, lanes.judged, block, key, loss=loss)
         predicted, batch, queries = steps.ask(
-            self.recipe, self.context, weights, block, np.ones(block.shape), key, loss=loss
+            self.recipe, context, lanes.judged, block, np.ones(block.shape), key, loss=loss
         )
         _, answers, status = self._solved(self.recipe.judging, queries, block.shape, key)
         return steps.score(self.recipe, predicted, answers, batch, loss=loss), status

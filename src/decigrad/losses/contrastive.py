@@ -1,7 +1,8 @@
 """Losses that compare the optimal decision with a pool of known decisions: contrastive and learning to rank.
 
 No solver runs during training: the pool S is the set of distinct optimal decisions of the training data (see
-`Batch.pool`). f(x; c) = cᵀg(x) + h(x) is the objective, to be minimized, and x* the optimal decision.
+`Batch.pool`), in cross-validation those of the fold's own (`Batch.seen`). f(x; c) = cᵀg(x) + h(x) is the
+objective, to be minimized, and x* the optimal decision.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class NCE(Pooled):
         self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
     ) -> Any:
         """ℓ by sample."""
-        return _gap(layer, batch, predicted).mean(0)
+        return _gap(layer, batch, predicted).mean(0, where=batch.seen)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class MAP(Pooled):
     ) -> Any:
         """ℓ by sample."""
         gap = _gap(layer, batch, predicted)
-        return (gap - _gap(layer, batch, batch.targets) if self.margin else gap).max(0)
+        gap = gap - _gap(layer, batch, batch.targets) if self.margin else gap
+        return gap.max(0, where=batch.seen, initial=-jnp.inf)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class PointwiseRank(Pooled):
     ) -> Any:
         """ℓ by sample."""
         error = _on_pool(layer, batch, predicted) - _on_pool(layer, batch, batch.targets)
-        return (error**2).mean(0)
+        return (error**2).mean(0, where=batch.seen)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class PairwiseRank(Pooled):
     ) -> Any:
         """ℓ by sample."""
         gap, true = (_gap(layer, batch, p) for p in (predicted, batch.targets))
-        return jax.nn.relu(gap - self.margin * true).mean(0)
+        return jax.nn.relu(gap - self.margin * true).mean(0, where=batch.seen)
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ class ListwiseRank(Pooled):
         self, layer: DecisionLayer, predicted: Parameters, answers: dict[str, Any], batch: Batch
     ) -> Any:
         """ℓ by sample."""
-        true = _on_pool(layer, batch, batch.targets)
-        tau = self.temperature * jnp.maximum(true.std(0), 1e-12)
-        found = jax.nn.log_softmax(-_on_pool(layer, batch, predicted) / tau, axis=0)
-        return -tau * (jax.nn.softmax(-true / tau, axis=0) * found).sum(0)
+        true, seen = _on_pool(layer, batch, batch.targets), batch.seen
+        tau = self.temperature * jnp.maximum(true.std(0, where=seen), 1e-12)
+        found = jax.nn.log_softmax(-_on_pool(layer, batch, predicted) / tau, axis=0, where=seen)
+        share = jax.nn.softmax(-true / tau, axis=0, where=seen)
+        return -tau * (share * found).sum(0, where=seen)

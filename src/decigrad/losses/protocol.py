@@ -26,7 +26,8 @@ class Batch:
 
     `optimal` are the decisions under the true parameters, `optimal_value` their objective. `spread` are the
     standard deviations of the training targets by entry, `pool` known decisions [K, *shape] by variable,
-    `key` the randomness of this step; they have no sample axes. `labels` are what the loss's `prepare` made.
+    `key` the randomness of this step; they have no sample axes. `seen` [K, *lead] says which of the pool a
+    sample may be compared with (None: all). `labels` are what the loss's `prepare` made.
     """
 
     index: Any
@@ -38,6 +39,7 @@ class Batch:
     weight: Any
     spread: Any = None
     pool: Any = None
+    seen: Any = None
     key: Any = None
     labels: Any = None
 
