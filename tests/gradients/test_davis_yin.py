@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from solvers.reference import sparsemax
 
 import decigrad as dg
 from decigrad import losses
@@ -52,6 +53,20 @@ def test_the_forward_value_is_that_of_the_smoothed_relaxation(make, mu):
     assert (raw.w * (program.ub - raw.x) < 1e-5).all() and (raw.w * (program.lb - raw.x) < 1e-5).all()
     traced = jax.jit(lambda c: layer({"cost": c})["x"])(costs)
     np.testing.assert_allclose(traced, found.x["x"], atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "mu"), [(1e-5, 1e5), (1e-5, 1e2), (1.0, 1e5), (1.0, 1.0), (1e5, 1e-5)])
+def test_the_decision_is_as_good_in_every_unit(size, mu):
+    """On the simplex of any size it is size · sparsemax(−c / (mu·s·size)); errors by what the cost moves."""
+    m = dg.Model()
+    x, c = m.continuous("x", shape=3, lb=0.0), m.parameter("cost", shape=3)
+    m.minimize(c @ x)
+    m.subject_to(dg.sum(x) == size)
+    costs = np.array([[1.0, 1.2, 1.5], [1.0, 0.4, 0.9]])
+    scaled = costs / (mu * np.sqrt((costs**2).mean(1, keepdims=True)))
+    expected = size * np.stack([sparsemax(-v / size) for v in scaled])
+    found = dg.DecisionLayer(m, gradient=DavisYin(mu)).solve({"cost": costs})
+    np.testing.assert_allclose(found.x["x"], expected, atol=1e-5 * min(size, 1.0 / mu))
 
 
 def test_the_backward_pass_is_the_derivative_of_one_step():

@@ -41,7 +41,8 @@ class DavisYin(Gradient):
         mu: strength, relative: of the root mean square of the cost (as in `Smoothed`).
         iterations: at most; a sample that needs more fails with `Status.ITERATION_LIMIT`.
         relative: see `Smoothed`.
-        tolerance: the largest change of an entry at which the iteration stops.
+        tolerance: the largest change of an entry at which the iteration stops, relative: to the largest entry
+            of the decision or of q/mu, whichever is less.
 
     Source: McKenzie, Wu Fung and Heaton (2024), arXiv:2301.13395; see `decigrad.gradients.davis_yin`.
     """
@@ -140,22 +141,22 @@ class Splitting:
         start = _clipped(program, start)
 
         def further(carry: tuple[Array, Array, Array]) -> Array:
-            count, _, change = carry
-            return valid & (count < self.iterations) & (change > self.tolerance)
+            count, _, settled = carry
+            return valid & (count < self.iterations) & ~settled
 
         def advance(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             count, u, _ = carry
             new = _map(self.step, program, affine, u)
-            return count + 1, new, abs(new - u).max()
+            return count + 1, new, self._settled(program, u, new)
 
-        first = jnp.zeros((), jnp.int32), start, jnp.asarray(jnp.inf, start.dtype)
-        count, u, change = jax.lax.while_loop(further, advance, first)
+        first = jnp.zeros((), jnp.int32), start, jnp.asarray(False)
+        count, u, settled = jax.lax.while_loop(further, advance, first)
         v = _clipped(program, u)
         force = (u - v) / self.step
         x, w = v[:n], force[:n]
         costs = jnp.concatenate([program.P.matvec(x) + program.q, jnp.zeros(len(v) - n, v.dtype)])
         multiplier = -affine.inverse.T @ (costs + force)
-        ok = valid & (change <= self.tolerance)
+        ok = valid & settled
         status = jnp.where(valid, int(Status.ITERATION_LIMIT), int(Status.INVALID_DATA))
         held = jnp.sign(w).astype(jnp.int8)
         return RawResult(
@@ -168,6 +169,19 @@ class Splitting:
             status=jnp.where(ok, int(Status.OPTIMAL), status).astype(jnp.int32),
             iterations=count,
         )
+
+    def _settled(self, program: QuadraticProgram, u: Array, new: Array) -> Array:
+        """Whether the step from u to `new` solves the program to the tolerance.
+
+        new − u = P_L(…) − v is by how much v misses L, and α times by how much it misses stationarity: small
+        beside the decision, and beside α‖q‖, or as small as rounding allows.
+        """
+        n, change = program.n, new - u
+        x, pulled = jnp.clip(u[:n], program.lb, program.ub), abs(program.q).max() * self.step / STEP
+        size = jnp.maximum(abs(x).max(), abs(x + change[:n]).max())
+        size = jnp.where(pulled > 0, jnp.minimum(size, pulled), size)
+        rounding = 10.0 * jnp.finfo(u.dtype).eps * abs(u[:n]).max()
+        return abs(change).max() <= jnp.maximum(self.tolerance * size, rounding)
 
 
 class _Affine(NamedTuple):
