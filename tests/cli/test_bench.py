@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 import decigrad as dg
 from decigrad.cli import app
 from decigrad.problems import selection_layer, selection_samples
-from decigrad.problems.benchmark import BENCHMARKS, Benchmark, Cell, Draw
+from decigrad.problems.benchmark import Benchmark, Cell, Draw
+from decigrad.problems.benchmarks import BENCHMARKS
 
 bench = importlib.import_module("decigrad.cli.bench")  # `decigrad.cli.bench` is also the command's function
 

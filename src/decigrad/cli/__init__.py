@@ -101,7 +101,7 @@ def bench(
 ) -> None:
     """Every method on a benchmark problem, beside published figures; run again to resume."""
     from decigrad.cli.bench import run_bench
-    from decigrad.problems.benchmark import BENCHMARKS
+    from decigrad.problems.benchmarks import BENCHMARKS
 
     if problem == "list":
         for one in BENCHMARKS.values():

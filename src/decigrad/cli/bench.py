@@ -13,7 +13,8 @@ import numpy as np
 import decigrad as dg
 from decigrad.cli._bench_results import Results
 from decigrad.evaluation.metrics import plain
-from decigrad.problems.benchmark import Benchmark, Cell, Draw, benchmark
+from decigrad.problems.benchmark import Benchmark, Cell, Draw
+from decigrad.problems.benchmarks import benchmark
 from decigrad.registry import METHODS
 
 EXACT = "regret"
