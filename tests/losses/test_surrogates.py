@@ -237,6 +237,39 @@ def test_predicted_constraints_and_nonlinear_costs_are_refused(loss):
         loss.check(dg.DecisionLayer(m))
 
 
+STATED = [  # whether affine in c, whatever its sign and size
+    (True, lambda c, k, x: c @ x),
+    (True, lambda c, k, x: dg.sum((2.0 * c - k) / dg.exp(k) * x) + c[0] * (1.0 - dg.sum(x))),
+    (True, lambda c, k, x: (c[::-1] @ np.array([[1.0, 2.0], [0.0, 3.0]])) @ x + dg.sum_squares(x - k)),
+    (False, lambda c, k, x: dg.abs(c) @ x),
+    (False, lambda c, k, x: dg.sum(dg.maximum(c, -3.0) * x)),
+    (False, lambda c, k, x: dg.sum(dg.maximum(c, 2e3 + k) * x)),
+    (False, lambda c, k, x: dg.sum(dg.log(c) * x)),
+    (False, lambda c, k, x: (c * c[0]) @ x),
+    (False, lambda c, k, x: (k / c) @ x),
+    (False, lambda c, k, x: dg.sum(x) + dg.sum_squares(c - x)),
+]
+
+
+@pytest.mark.parametrize(("affine", "stated"), STATED)
+def test_what_is_affine_somewhere_only_is_refused(affine, stated):
+    m = dg.Model()
+    x, c, k = m.continuous("x", 2, lb=0.0, ub=3.0), m.parameter("c", shape=2), m.parameter("k", shape=2)
+    m.minimize(stated(c, k, x))
+    layer = dg.DecisionLayer(m, predicts=["c"])
+
+    def objective(c: np.ndarray) -> float:
+        return float(layer.objective({"x": np.array([1.0, 2.0])}, {"c": c, "k": np.ones(2)}))
+
+    if affine:
+        losses.SPOPlus().check(layer)
+        ends = [objective(np.array(c)) for c in ([-4e3, 5.0], [0.0, 2.0], [4e3, -1.0])]
+        assert ends[0] + ends[2] == pytest.approx(2.0 * ends[1])
+    else:
+        with pytest.raises(ModelError, match="affine"):
+            losses.SPOPlus().check(layer)
+
+
 @pytest.mark.parametrize(
     "make",
     [
