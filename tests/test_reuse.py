@@ -37,8 +37,7 @@ def test_the_answer_is_the_best_feasible_decision_by_brute_force(curved):
     layer = knapsack(curved)
     given = {"c": rng.normal(size=(6, 4)), "room": rng.uniform(0.5, 8.0, 6), "bend": rng.normal(size=6)}
     points = rng.integers(0, 2, (12, 4)).astype(float)[:, : layer.form.n]
-    pool = DecisionPool(0.0, 0)
-    pool.add(np.concatenate([points, points, np.full((1, 4), np.nan)]))
+    pool = DecisionPool(np.concatenate([points, points, np.full((1, 4), np.nan)]))
     assert len(pool) == len(np.unique(points, axis=0))
     found = pool.best(layer.programs(given)[0], 6)
     for i in range(6):

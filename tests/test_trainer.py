@@ -11,7 +11,7 @@ import decigrad as dg
 from decigrad import steps
 from decigrad.compiled import float64
 from decigrad.gradients import BlackBox, Relaxed, Smoothed
-from decigrad.losses import MAP, NCE, Imitation, ListwiseRank, PairwiseRank, PointwiseRank, Regret
+from decigrad.losses import MAP, NCE, Imitation, ListwiseRank, PairwiseRank, PointwiseRank, Regret, SPOPlus
 from decigrad.predictors import initialized, least_squares
 from decigrad.trainer import Trainer
 
@@ -99,4 +99,12 @@ def test_a_lane_ranks_the_decisions_of_its_own_samples_alone(loss):
     for found, part in zip(trained(DATA, PARTS, loss), PARTS, strict=True):
         assert np.abs(found - np.asarray(START.weight)).max() > 1e-3
         (alone,) = trained(DATA.take(part), [np.arange(8)], loss)
+        np.testing.assert_allclose(found, alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_a_lane_reuses_the_decisions_of_its_own_samples_alone(ratio):
+    together = trained(DATA, PARTS, SPOPlus(), solve_ratio=ratio)
+    for found, part in zip(together, PARTS, strict=True):
+        (alone,) = trained(DATA.take(part), [np.arange(8)], SPOPlus(), solve_ratio=ratio)
         np.testing.assert_allclose(found, alone, atol=1e-12)

@@ -1,8 +1,9 @@
 """Solving less often: steps whose decisions are the best ones known so far, found by evaluation.
 
-The pool starts with the optimal decisions of the training data and grows with every decision that is solved
-for. Its answer for an instance is the decision of least objective among those that are feasible for it, so it
-is an upper bound of the instance's optimum, over a set that training itself explores.
+The pool of a training (a lane) starts with the optimal decisions of its own samples and grows with every
+decision that is solved for in its steps, so in cross-validation nothing that is held out gets in. Its answer
+for an instance is the decision of least objective among those that are feasible for it, so it is an upper
+bound of the instance's optimum, over a set that training itself explores.
 
 Source: Mulamba et al. (2021), Contrastive Losses and Solution Caching for Predict-and-Optimize, IJCAI,
 doi:10.24963/ijcai.2021/390.
@@ -21,20 +22,27 @@ FEASIBLE = 1e-6
 """Largest violation of a constraint, relative to 1 + its right-hand side, in a decision that is reused."""
 
 
-class DecisionPool:
-    """Distinct decisions, and which steps take their answers from them: each with probability 1 − ratio."""
+class Reuse:
+    """Which steps take their answers from the pools: each with probability 1 − ratio; and what that saves."""
 
     def __init__(self, ratio: float, seed: int) -> None:
         self.ratio = ratio
         self.saved = 0
         """Solver calls that were not made."""
         self._rng = np.random.default_rng(seed)
+
+    def next(self) -> bool:
+        """Whether the next step does."""
+        return bool(self._rng.random() >= self.ratio)
+
+
+class DecisionPool:
+    """Distinct decisions."""
+
+    def __init__(self, x: np.ndarray) -> None:
         self._points: list[np.ndarray] = []
         self._seen: set[bytes] = set()
-
-    def answers_next(self) -> bool:
-        """Whether the next step takes its answers from the pool."""
-        return bool(self._rng.random() >= self.ratio)
+        self.add(x)
 
     def add(self, x: np.ndarray) -> None:
         """Remember decisions x [B, n], with their auxiliary columns; those with NaN are left out."""

@@ -9,7 +9,7 @@ adjoint (host) → update (compiled), so that no callback is needed.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import equinox as eqx
@@ -26,7 +26,7 @@ from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Imitation, Loss, Regret
 from decigrad.predictors import outputs_of
 from decigrad.program import Status
-from decigrad.reuse import DecisionPool
+from decigrad.reuse import DecisionPool, Reuse
 from decigrad.solving import run
 
 AVERAGED = 6  # epochs: a running mean of the weights forgets with this horizon
@@ -47,7 +47,8 @@ class Lanes:
     index: np.ndarray  # [L, n] positions in the data, padded
     mask: np.ndarray  # [L, n] 1 for real, 0 for padding
     pull: np.ndarray  # [L] proximal weight × unit
-    seen: Any = None  # [K, L, 1] which decisions of the pool are optimal for a sample of the lane
+    seen: Any = None  # [K, L, 1] which decisions of the data's pool are optimal for a sample of the lane
+    pools: list[DecisionPool] = field(default_factory=list)  # by lane, decisions to be reused
     epochs: int = 0
 
 
@@ -101,7 +102,7 @@ class Trainer:
         self.recipe = steps.Recipe(layer, layer.exact, loss, optimizer, outputs_of(layer), static)
         spread = {name: data.targets[name].std(axis=0) for name in layer.predicts}
         spread = {name: jnp.asarray(np.where(s > 0, s, 1.0)) for name, s in spread.items()}
-        self.pool = None if solve_ratio == 1 else _growing_pool(layer, loss, solve_ratio, seed)
+        self.pool = None if solve_ratio == 1 else _reuse(layer, loss, solve_ratio, seed)
         labelled = self._labelled(data)
         pool, self.place = self._pool(labelled)
         self.context = steps.Context(labelled, jax.tree_util.tree_map(jnp.asarray, arrays), spread, pool)
@@ -132,7 +133,7 @@ class Trainer:
             value = np.where(status, 0.0, labels.objective)
             weight = np.where(status, 0.0, weight)
             if self.pool is not None:
-                self.pool.add(labels.raw.x)
+                self.solved = np.broadcast_to(labels.raw.x, (len(data), labels.raw.x.shape[-1]))
             if hasattr(self.loss, "prepare"):
                 prepared = self.loss.prepare(self.layer.exact, labels)
         parts = (position, data.features, data.targets, data.known, optimal, value, weight)
@@ -152,7 +153,7 @@ class Trainer:
         return {name: x[np.sort(first)] for name, x in optimal.items()}, place
 
     def _seen(self, parts: list[np.ndarray]) -> Any:
-        """By lane, the pooled decisions that are optimal for one of its samples: not those held out [K, L, 1]."""
+        """The pooled decisions that are optimal for a sample of the lane, so not for those held out."""
         if self.place is None:
             return None
         count = len(next(iter(self.context.pool.values())))
@@ -169,7 +170,8 @@ class Trainer:
         index, mask = _padded(parts)
         state = jax.vmap(self.optimizer.init)(stacked)
         pull = np.asarray(weights) * np.asarray(unit)
-        return Lanes(stacked, stacked, state, stacked, index, mask, pull, self._seen(parts))
+        pools = [] if self.pool is None else [DecisionPool(self.solved[part]) for part in parts]
+        return Lanes(stacked, stacked, state, stacked, index, mask, pull, self._seen(parts), pools)
 
     def predictor(self, lanes: Lanes, lane: int) -> Any:
         """The predictor of one lane."""
@@ -240,9 +242,6 @@ class Trainer:
         self, layer: DecisionLayer, queries: Any, shape: tuple[int, ...], key: Any
     ) -> tuple[Any, Any, Any]:
         solutions = {label: layer.solve(query, throw=False, key=key) for label, query in queries.items()}
-        if self.pool is not None and layer is self.layer:
-            for solved in solutions.values():
-                self.pool.add(solved.raw.x)
         status = np.zeros(shape, np.int32)
         for solved in solutions.values():
             status = np.maximum(status, solved.status.reshape(-1, *shape).max(0))
@@ -252,20 +251,25 @@ class Trainer:
         }
         return solutions, answers, status
 
-    def _reused(self, queries: Any, mask: np.ndarray) -> tuple[Any, Any]:
-        """Answers and status from the pool of known decisions; where none is feasible, solved."""
+    def _reused(self, pools: list[DecisionPool], queries: Any, mask: np.ndarray) -> tuple[Any, Any]:
+        """Answers and status from the lanes' pools of known decisions; where none is feasible, solved."""
         assert self.pool is not None
         answers, status = {}, np.zeros(mask.shape, np.int32)
         for label, query in queries.items():
             program, lead = self.layer.programs(query)
             size = int(np.prod(lead, dtype=int))
-            x = self.pool.best(program, size)
+            lanes = np.arange(size).reshape(-1, *mask.shape).swapaxes(0, 1).reshape(len(pools), -1)
+            x = np.zeros((size, program.n))
+            for own, pool in zip(lanes, pools, strict=True):
+                x[own] = pool.best(program.take(own), own.size)
             found, known = np.zeros(size, np.int32), np.isfinite(x).all(1)
             missing = np.flatnonzero(~known)
             if missing.size:
                 raw, _ = run(self.layer.form, self.layer.solver, program.take(missing))
-                self.pool.add(raw.x)
-                x[missing], found[missing] = np.nan_to_num(raw.x), raw.status
+                x[missing], found[missing] = raw.x, raw.status
+                for own, pool in zip(lanes, pools, strict=True):
+                    pool.add(x[np.intersect1d(own, missing)])
+                x[missing] = np.nan_to_num(x[missing])
             saved = int((known.reshape(-1, *mask.shape) & (mask > 0)).sum())
             self.pool.saved, self.calls = self.pool.saved + saved, self.calls - saved
             answers[label] = self.layer.form.split(x.reshape(lead + x.shape[1:]))
@@ -279,10 +283,14 @@ class Trainer:
         predicted, batch, queries = steps.ask(
             recipe, context, lanes.weights, index, mask, key, loss=self.loss
         )
-        if self.pool is not None and self.pool.answers_next():
-            answers, status = self._reused(queries, mask)
+        if self.pool is not None and self.pool.next():
+            answers, status = self._reused(lanes.pools, queries, mask)
         else:
             solutions, answers, status = self._solved(self.layer, queries, index.shape, key)
+            for solved in solutions.values() if lanes.pools else ():
+                each = solved.raw.x.reshape(-1, *index.shape, solved.raw.x.shape[-1]).swapaxes(0, 1)
+                for x, pool in zip(each, lanes.pools, strict=True):
+                    pool.add(x.reshape(-1, x.shape[-1]))
         if not self.loss.through:
             lanes.weights, lanes.state, record = steps.descend(
                 recipe, context, lanes.weights, lanes.state, answers, status, batch, lanes.anchor, lanes.pull
@@ -338,7 +346,7 @@ def without_gradient(layer: DecisionLayer, loss: Loss) -> bool:
     return plain and isinstance(loss, Regret | Imitation)
 
 
-def _growing_pool(layer: DecisionLayer, loss: Loss, solve_ratio: float, seed: int) -> DecisionPool | None:
+def _reuse(layer: DecisionLayer, loss: Loss, solve_ratio: float, seed: int) -> Reuse | None:
     if not loss.decides:
         return None
     if loss.through or layer.gradient.changes_forward:
@@ -347,7 +355,7 @@ def _growing_pool(layer: DecisionLayer, loss: Loss, solve_ratio: float, seed: in
             f"with the gradient {layer.gradient} needs one. Use a surrogate such as SPOPlus(), or "
             f"solve_ratio=1"
         )
-    return DecisionPool(solve_ratio, seed)
+    return Reuse(solve_ratio, seed)
 
 
 def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
