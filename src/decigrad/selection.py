@@ -116,6 +116,7 @@ class Run:
         limit: float = np.inf,
     ) -> None:
         self.trainer, self.rng, self.epochs, self.bar, self.limit = trainer, rng, epochs, bar, limit
+        self.rounds = 0 if trainer.idle else epochs  # an exact derivative of zero moves nothing
         self.epoch_seconds: list[float] = []
         self.gains: Gains | None = None
         """Held-out gains over two-stage of what was selected; None where two-stage is kept."""
@@ -134,7 +135,7 @@ class Run:
     def select(self, selection: Any, start: Any, proximal_weight: float, warm_start: Any) -> None:
         """Two-stage, and what `selection` finds out: all but the final training."""
         everything = np.arange(len(self.trainer.data))
-        self.finish = lambda: self._final(proximal_weight, self.epochs, {"proximal_weight": proximal_weight})
+        self.finish = lambda: self._final(proximal_weight, self.rounds, {"proximal_weight": proximal_weight})
         if isinstance(self.trainer.loss, LeastSquares):
             found = self._closed_form(start, everything)
             self.finish = lambda: FitResult(found, found, {}, {"method": "closed form"}, 0.0, 0)
@@ -225,7 +226,7 @@ class Run:
         lanes = trainer.lanes([self.anchor], [train], np.zeros(1), np.zeros(1))
         before = trainer.judge(lanes, [test])
         best, since, at, self.best = float(before.mean[0]), 0, 0, None
-        for epoch in self.bar.track(range(self.epochs), "training"):
+        for epoch in self.bar.track(range(self.rounds), "training"):
             self._epoch(lanes)
             judged = trainer.judge(lanes, [test])
             score = float(judged.mean[0])
@@ -278,7 +279,7 @@ class Run:
             "two_stage_score": float(np.average(before.mean, weights=[h.size for h in held])),
         }  # fmt: skip
         best = 1e-12 * (1.0 + abs(chosen["two_stage_score"]))  # rounding is no gain
-        for epoch in self.bar.track(range(1, self.epochs + 1), "cross-validation"):
+        for epoch in self.bar.track(range(1, self.rounds + 1), "cross-validation"):
             trainer.epoch(lanes, self.rng)
             judged = trainer.judge(lanes, parts)
             for j, weight in enumerate(finite):
