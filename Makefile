@@ -53,6 +53,7 @@ tables: $(VENV)/.installed-dev ## recompute the tables that are committed in ben
 	$(BIN)/python -m benchmarks.default_recipe
 	for name in shortest-path knapsack top-k matching ranking tsp; do \
 	  $(BIN)/decigrad bench $$name --out benchmarks/tables || exit 1; done
+	$(BIN)/decigrad bench summary --out benchmarks/tables
 
 clean: ## remove what was built; the environment too
 	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -180,3 +180,17 @@ def test_auto_is_judged_on_the_seeds_that_others_have_too():
     assert cell.auto(True) is None  # no fixed method has all of auto's seeds
     del runs["auto"]["2"]
     assert "best fixed method spo+ at 7.05" in cell.auto(True) and "within" in cell.auto(True)
+
+
+def test_the_summary_is_relative_to_two_stage(tmp_path):
+    run(tmp_path, seeds=1, methods=["spo+"])
+    found = CliRunner().invoke(app, ["bench", "summary", "--out", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    cells = json.loads((tmp_path / "tiny.json").read_text())["cells"]
+    text = (tmp_path / "summary.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| spo+"))
+    for cell in cells:
+        share = cell["runs"]["spo+"]["0"]["regret"] / cell["runs"]["two-stage"]["0"]["regret"]
+        assert f"{share:.2f}" in row
+    empty = CliRunner().invoke(app, ["bench", "summary", "--out", str(tmp_path / "nothing")])
+    assert empty.exit_code == 2 and "no results" in empty.output

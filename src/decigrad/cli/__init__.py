@@ -89,7 +89,7 @@ def battery(
 
 @app.command()
 def bench(
-    problem: Annotated[str, typer.Argument(help="Name of the benchmark; `list` lists them.")],
+    problem: Annotated[str, typer.Argument(help="Name of the benchmark; or `list`, or `summary`.")],
     methods: Annotated[
         list[str] | None, typer.Option(help="Method to run; repeat for several. Default: all that apply.")
     ] = None,
@@ -100,6 +100,7 @@ def bench(
     epochs: Annotated[int | None, typer.Option(min=1, help="In place of the benchmark's own.")] = None,
 ) -> None:
     """Every method on a benchmark problem, beside published figures; run again to resume."""
+    from decigrad.cli._bench_summary import summarize
     from decigrad.cli.bench import run_bench
     from decigrad.problems.benchmarks import BENCHMARKS
 
@@ -108,6 +109,9 @@ def bench(
             typer.echo(f"{one.name:20}{one.title}")
         return
     with _plain_errors():
+        if problem == "summary":
+            typer.echo(summarize(out))
+            return
         run_bench(problem, methods or (), seeds, cells, data, out, epochs, say=typer.echo)
 
 

@@ -181,7 +181,7 @@ class Results:
         ]
         for cell in self.cells.values():
             parts.append(f"## {cell.label}")
-            parts.append(_pipes(HEADERS, self.rows(cell)))
+            parts.append(pipes(HEADERS, self.rows(cell)))
             parts.append("\n".join(f"- {line}" for line in self.remarks(cell)))
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -241,5 +241,6 @@ def _difference(cell: CellResults, method: str) -> str:
     return text.replace("-", "−")
 
 
-def _pipes(headers: Any, rows: list[list[str]]) -> str:
+def pipes(headers: Any, rows: list[list[str]]) -> str:
+    """A Markdown table."""
     return "\n".join("| " + " | ".join(line) + " |" for line in [headers, ["---"] * len(headers), *rows])

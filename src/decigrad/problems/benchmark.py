@@ -82,6 +82,7 @@ class Benchmark:
         cells: makes the cells; of a directory with the user's files where `needs_data`.
         predictor: what is trained.
         methods: by default; None: all but the exact derivative, which is zero for a linear program.
+        summary: labels of the cells in the summary of all benchmarks; None: all.
         normalized: regret in % of the optimal values; else in the unit of the objective, a mean by sample.
     """
 
@@ -91,5 +92,6 @@ class Benchmark:
     cells: Callable[[Path | None], list[Cell]]
     predictor: Any = field(default_factory=dg.Linear)
     methods: tuple[str, ...] | None = None
+    summary: tuple[str, ...] | None = None
     normalized: bool = True
     needs_data: bool = False

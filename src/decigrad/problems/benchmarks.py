@@ -241,6 +241,7 @@ BENCHMARKS = {
             "PyEPO's: its 2,000 draws of degree 4 with seed 42, in halves; seeds shuffle and fold. "
             "Published: there, 20 epochs of PyEPO 2.2.7; at 1,000 samples, Elmachtoub and Grigas.",
             _path_cells,
+            summary=("PyEPO", "degree 1, 1000 samples", "degree 8, 1000 samples"),
         ),
         Benchmark(
             "knapsack",
