@@ -177,7 +177,8 @@ class Results:
             "problem does not say otherwise. Times are those of a whole fit with its selection, compilation "
             "included, and of one epoch of the final training; solver calls are those of a fit. Methods "
             "marked ° solve a relaxation, or four problems or more, for each sample and step; they get 10 "
-            "epochs at most, stopped by a fifth of the data held out.",
+            "epochs at most, stopped by a fifth of the data held out. The committed times were taken on a "
+            "busy machine: read their order of magnitude.",
         ]
         for cell in self.cells.values():
             parts.append(f"## {cell.label}")
@@ -204,8 +205,8 @@ class Results:
 
     def write_page(self, out: Path) -> Path:
         """The HTML report, with a picture of every cell."""
-        b = self.benchmark
-        page = Report(b.title, subtitle=f"{len(self.cells)} settings")
+        b, count = self.benchmark, len(self.cells)
+        page = Report(b.title, subtitle=f"{count} setting{'s' if count > 1 else ''}")
         page.section("What was run").text(f"{b.about}\n\nRecompute with `{self.command}`.")
         for cell in self.cells.values():
             if not cell.runs:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decigrad.evaluation._style import BASELINE_COLOUR, INK, PALETTE, finite, legend, new_figure, with_unit
+from decigrad.evaluation._style import BASELINE_COLOUR, INK, PALETTE, finite, new_figure, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,6 +58,8 @@ def method_dots(
     axes.set_ylim(len(kept) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(with_unit("regret", unit))
-    if axes.get_legend_handles_labels()[0]:
-        legend(axes, loc="lower right")
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        where = {"loc": "outside upper center", "ncols": 2, "frameon": False, "fontsize": 9}
+        figure.legend(handles, labels, labelcolor=INK, **where)
     return figure
