@@ -60,6 +60,7 @@ def method_dots(
     axes.set_xlabel(with_unit("regret", unit))
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        where = {"loc": "outside upper center", "ncols": 2, "frameon": False, "fontsize": 9}
-        figure.legend(handles, labels, labelcolor=INK, **where)
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9, labelcolor=INK
+        )
     return figure
