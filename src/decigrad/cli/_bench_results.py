@@ -157,6 +157,9 @@ class Results:
             found.append(
                 "All seeds have the same data: spreads and intervals show the randomness of training."
             )
+        most = max((len(seeds) for seeds in cell.runs.values()), default=0)
+        if fewer := [f"{m} ({len(seeds)})" for m, seeds in cell.runs.items() if len(seeds) < most]:
+            found.append(f"With fewer seeds than {most}: {', '.join(fewer)}.")
         for method, seeds in cell.failed.items():
             found.append(f"{method} failed with seed {', '.join(seeds)}: {next(iter(seeds.values()))}")
         if cell.refused:
