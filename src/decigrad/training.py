@@ -102,7 +102,9 @@ def fit(
     if not (selection is None or isinstance(selection, CrossValidation | HoldOut)):
         raise ModelError(f"selection must be CrossValidation(), HoldOut() or None, got {selection!r}")
     if auto and selection is None:
-        raise ModelError("Auto chooses between methods by held-out regret: it needs a selection")
+        raise ModelError(
+            "Auto chooses between methods by held-out regret: it needs a selection, CrossValidation() or HoldOut()"
+        )
     budget = loss.solver_calls if isinstance(loss, Auto) else None
     limit = np.inf if budget is None else budget / len(tried)
     rng = np.random.default_rng(seed) if isinstance(seed, int | np.integer) else seed
