@@ -103,7 +103,7 @@ def fit(
         raise ModelError(f"selection must be CrossValidation(), HoldOut() or None, got {selection!r}")
     if auto and selection is None:
         raise ModelError(
-            "Auto chooses between methods by held-out regret: it needs a selection, CrossValidation() or HoldOut()"
+            "Auto chooses between methods by held-out regret: it needs a selection, such as CrossValidation()"
         )
     budget = loss.solver_calls if isinstance(loss, Auto) else None
     limit = np.inf if budget is None else budget / len(tried)
