@@ -1,5 +1,7 @@
 """The decision layer as a function: transformations compose, batches share, failures stay alone."""
 
+import copy
+import pickle
 from typing import Any
 
 import jax
@@ -314,6 +316,19 @@ def test_known_parameters_are_not_predicted_and_layers_of_equal_structure_are_eq
     assert dg.DecisionLayer(simplex(), solver="daqp") == LAYER
     assert hash(dg.DecisionLayer(simplex(), solver="daqp")) == hash(LAYER)
     assert "DecisionLayer" in repr(layer)
+
+
+def test_copies_and_pickles_of_a_layer_share_its_compiled_functions() -> None:
+    assert copy.deepcopy(LAYER) is LAYER
+    again = pickle.loads(pickle.dumps(LAYER))
+    assert again == LAYER and again.form is LAYER.form
+    m = simplex()
+    copied = copy.deepcopy(m)
+    assert copied.form is m.form and copied.parameters["c"] is not m.parameters["c"]
+    layer = dg.DecisionLayer(m)
+    m.subject_to(m.variables["x"][0] <= 0.5)
+    with pytest.raises(ModelError, match="make the layer again"):
+        pickle.dumps(layer)
 
 
 def test_any_expression_is_evaluated_by_sample() -> None:

@@ -19,9 +19,9 @@ from decigrad.gradients import estimated, implicit
 from decigrad.gradients.estimated import Estimated
 from decigrad.gradients.methods import KKT, RelaxationGradient
 from decigrad.model import Model
-from decigrad.program import QuadraticProgram, RawResult, Solver, Status, gives_multipliers
-from decigrad.solution import Solution, Solutions, count_kinks
-from decigrad.solving import arranged, cause, explain, failure, resolve, run
+from decigrad.program import QuadraticProgram, RawResult, Solver, gives_multipliers
+from decigrad.solution import Solutions, count_kinks
+from decigrad.solving import arranged, first_failure, resolve, run
 
 
 class DecisionLayer:
@@ -102,6 +102,17 @@ class DecisionLayer:
 
     def __hash__(self) -> int:
         return hash(self._identity())
+
+    def __deepcopy__(self, memo: Any) -> DecisionLayer:
+        """Itself: a layer never changes, and its compiled functions are its own."""
+        return self
+
+    def __reduce__(self) -> Any:
+        if self.model.form is not self.form:
+            raise ModelError(
+                f"model {self.model.name!r} has changed since its layer was made: make the layer again"
+            )
+        return DecisionLayer, (self.model, self.predicts, self._asked, self.gradient, self.throw)
 
     def __repr__(self) -> str:
         return f"<DecisionLayer {self.model.name!r} predicts={list(self.predicts)} solver={self.solver.name}>"
@@ -272,7 +283,7 @@ class DecisionLayer:
             noise=noise,
         )
         if throw and solutions.failed.size:
-            self._raise(solutions)
+            raise first_failure(self.model.name, self.form, self.solver, solutions)
         return solutions
 
     def _duals(self, raw: RawResult, lead: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -368,29 +379,6 @@ class DecisionLayer:
         for node in topological(expression):
             if not node.arguments and hasattr(node, "name") and id(node) not in own:
                 raise ModelError(f"the expression uses {node.name!r}, which belongs to another model")
-
-    def _raise(self, solutions: Solutions) -> None:
-        index = int(solutions.failed[0])
-        raw = jax.tree_util.tree_map(lambda a: a[index : index + 1], solutions.raw)
-        solution = Solution(
-            x=self.form.split(raw.x[0]),
-            objective=float("nan"),
-            duals={},
-            status=Status(int(raw.status[0])),
-            stats=dict(solutions.stats),
-        )
-        program = solutions.program.sample(index)
-        explain(solution, self.form, program, self.solver)
-        lead = solutions.status.shape
-        position: Any = tuple(int(i) for i in np.unravel_index(index, lead)) if lead else None
-        sample = position[0] if position is not None and len(position) == 1 else position
-        error = failure(self.model.name, solution, sample, cause(self.solver, program, solution.status))
-        count = solutions.failed.size
-        if count > 1:
-            error.add_note(
-                f"{count} of {solutions.status.size} samples failed: {solutions.failed.tolist()[:20]}"
-            )
-        raise error
 
 
 def _spread(found: Any, size: int) -> Any:

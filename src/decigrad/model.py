@@ -53,6 +53,10 @@ class Model:
         self.sense: str = "minimize"
         self._form: CanonicalForm | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is stated. Equal models share their form, with its compiled functions: a copy looks it up."""
+        return {**self.__dict__, "_form": None}
+
     # ------------------------------------------------------------------------------------------ stating
 
     def continuous(self, name: str, shape: Any = (), lb: Any = -np.inf, ub: Any = np.inf) -> Variable:

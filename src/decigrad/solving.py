@@ -14,7 +14,7 @@ from decigrad import compiled
 from decigrad.canonical import CanonicalForm
 from decigrad.errors import InfeasibleError, ModelError, SolveError, UnboundedError, UnsupportedModelError
 from decigrad.program import QuadraticProgram, RawResult, Solver, Status, gives_multipliers
-from decigrad.solution import Solution
+from decigrad.solution import Solution, Solutions
 
 
 def resolve(
@@ -102,6 +102,29 @@ def failure(
     advice = status.advice if original is None else f"the oracle raised {original!r}"
     error = SolveError(f"{where} ended with {status.name}: {advice}", solution)
     error.__cause__ = original
+    return error
+
+
+def first_failure(name: str, form: CanonicalForm, solver: Solver, solutions: Solutions) -> SolveError:
+    """The exception for the first failed sample of a batch."""
+    index = int(solutions.failed[0])
+    raw = jax.tree_util.tree_map(lambda a: a[index : index + 1], solutions.raw)
+    solution = Solution(
+        x=form.split(raw.x[0]),
+        objective=float("nan"),
+        duals={},
+        status=Status(int(raw.status[0])),
+        stats=dict(solutions.stats),
+    )
+    program = solutions.program.sample(index)
+    explain(solution, form, program, solver)
+    lead = solutions.status.shape
+    position: Any = tuple(int(i) for i in np.unravel_index(index, lead)) if lead else None
+    sample = position[0] if position is not None and len(position) == 1 else position
+    error = failure(name, solution, sample, cause(solver, program, solution.status))
+    count = solutions.failed.size
+    if count > 1:
+        error.add_note(f"{count} of {solutions.status.size} samples failed: {solutions.failed.tolist()[:20]}")
     return error
 
 
