@@ -218,8 +218,9 @@ def shortlist(layer: DecisionLayer) -> tuple[str, ...]:
     """What `Auto` tries, by what the predictions enter.
 
     An objective with curvature, or predictions in constraints: the exact derivative first. A linear or
-    integer program with predicted costs: methods that were best or close to it somewhere on our tables, cheap
-    ones first; where only a general solver knows the integer decisions, those that train without it.
+    integer program with predicted costs: SPO+, and methods that beat it somewhere on our tables (`map`
+    with enough data and few decisions, `nid` on small data, `imle` where items share a predictor); where
+    only a general solver knows the integer decisions, those that train without it.
     """
     if layer.form.depends("P", "A", "b", "G", "h", "lb", "ub") & set(layer.predicts):
         return "regret", "sfge"
@@ -227,7 +228,7 @@ def shortlist(layer: DecisionLayer) -> tuple[str, ...]:
         return "regret", "spo+"
     if layer.form.integer and isinstance(layer.solver, HiGHS):
         return "spo+ relaxed", "pairwise", "map"
-    return "spo+", "pfyl", "pairwise", "nid", "imle"
+    return "spo+", "map", "nid", "imle"
 
 
 def named(name: str) -> Method:
