@@ -12,14 +12,13 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from decigrad.errors import ModelError
+from decigrad.predictors.protocol import OnHost, Outputs
 
 if TYPE_CHECKING:
     from decigrad.data import Dataset
-    from decigrad.predictors import Outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +70,7 @@ class Regressor:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedRegressor:
+class FittedRegressor(OnHost):
     """A fitted `Regressor`: a predictor outside traces. It cannot be trained further."""
 
     estimators: tuple[Any, ...]
@@ -87,19 +86,9 @@ class FittedRegressor:
             n: part.reshape(len(flat), *shape) for (n, shape), part in zip(self.outputs, parts, strict=True)
         }
 
-    def __call__(self, features: Any) -> dict[str, Any]:
-        """The parameters for one sample's features.
-
-        Raises:
-            ModelError: inside a trace, as when it is to be trained.
-        """
-        if isinstance(features, jax.core.Tracer):
-            raise ModelError(
-                f"{type(self.estimators[0]).__name__} runs outside of JAX, so it cannot be trained by a "
-                f"gradient or traced: it is a two-stage baseline. To train for decisions use Linear() or "
-                f"MLP()"
-            )
-        return {name: value[0] for name, value in self.predictions(np.asarray(features)[None]).items()}
+    @property
+    def kind(self) -> str:
+        return type(self.estimators[0]).__name__
 
 
 def is_regressor(value: Any) -> bool:
