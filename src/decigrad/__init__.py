@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     from decigrad.regressors import Regressor as Regressor
     from decigrad.selection import CrossValidation as CrossValidation
     from decigrad.selection import HoldOut as HoldOut
+    from decigrad.splits import group_folds as group_folds
+    from decigrad.splits import group_split as group_split
+    from decigrad.splits import time_split as time_split
+    from decigrad.splits import walk_forward as walk_forward
+    from decigrad.tables import Columns as Columns
+    from decigrad.tables import read_table as read_table
     from decigrad.training import fit as fit
 
 __version__ = "0.1.0"
@@ -87,6 +93,12 @@ _HOMES = {
     "Status": "decigrad.program",
     "CrossValidation": "decigrad.selection",
     "HoldOut": "decigrad.selection",
+    "group_folds": "decigrad.splits",
+    "group_split": "decigrad.splits",
+    "time_split": "decigrad.splits",
+    "walk_forward": "decigrad.splits",
+    "Columns": "decigrad.tables",
+    "read_table": "decigrad.tables",
     "fit": "decigrad.training",
 }
 """Public names that are imported at first use, so that `import decigrad` costs little beside JAX."""

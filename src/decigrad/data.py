@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decigrad.errors import ModelError
+from decigrad.splits import time_split
 
 if TYPE_CHECKING:
     from decigrad.layer import DecisionLayer
@@ -27,6 +28,9 @@ class Dataset:
         targets: true values of the predicted parameters, by name, each [N, *shape].
         known: values of the `known` parameters, by name, each [N, *shape]; they are given at decision time.
         weights: [N], nonnegative weights of the samples in training; default 1.
+        times: [N], when each sample was taken (dates, or numbers that grow): the order of `split(seed=None)`
+            and of `decigrad.walk_forward`.
+        groups: [N], labels of samples that belong together, for `decigrad.group_folds`.
 
     Raises:
         ModelError: no samples, lengths that differ, NaN or infinite entries (naming the first).
@@ -38,6 +42,9 @@ class Dataset:
         targets: Mapping[str, Any],
         known: Mapping[str, Any] | None = None,
         weights: Any = None,
+        *,
+        times: Any = None,
+        groups: Any = None,
     ) -> None:
         self.feature_names = [str(c) for c in features.columns] if hasattr(features, "columns") else None
         self.features = _array("features", features)
@@ -64,6 +71,8 @@ class Dataset:
                 if array.ndim == 0 or len(array) != len(self):
                     rows = len(array) if array.ndim else "no"
                     raise ModelError(f"{kind} {name!r} has {rows} rows, features has {len(self)}")
+        self.times = None if times is None else _label("times", times, len(self))
+        self.groups = None if groups is None else _label("groups", groups, len(self))
         both = set(self.targets) & set(self.known)
         if both:
             raise ModelError(f"parameters {sorted(both)} are given both as targets and as known")
@@ -92,6 +101,8 @@ class Dataset:
         taken.features, taken.weights = self.features[index], self.weights[index]
         taken.targets = {n: a[index] for n, a in self.targets.items()}
         taken.known = {n: a[index] for n, a in self.known.items()}
+        taken.times = None if self.times is None else self.times[index]
+        taken.groups = None if self.groups is None else self.groups[index]
         taken._optimal = {}
         if len(taken) == 0:
             raise ModelError("the selection of samples is empty")
@@ -122,15 +133,18 @@ class Dataset:
     def split(self, fraction: float, *, seed: int | None = 0) -> tuple[Dataset, Dataset]:
         """Two datasets with about `fraction` and 1 − `fraction` of the samples.
 
-        Shuffled with `seed`; in the order of time (the first part first) with `seed=None`.
+        Shuffled with `seed`; in the order of time (the first part first) with `seed=None`: that of `times`
+        where they are known, samples of one time on one side, else that of the rows.
         """
         if not 0.0 < fraction < 1.0:
             raise ModelError(f"split: fraction must lie between 0 and 1, got {fraction}")
         n = len(self)
-        order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
-        cut = min(max(round(fraction * n), 1), n - 1)
         if n < 2:
             raise ModelError("split needs at least two samples")
+        if seed is None:
+            return time_split(self, fraction)
+        order = np.random.default_rng(seed).permutation(n)
+        cut = min(max(round(fraction * n), 1), n - 1)
         return self.take(order[:cut]), self.take(order[cut:])
 
     def check(self, layer: DecisionLayer) -> None:
@@ -167,6 +181,17 @@ def _array(name: str, value: Any) -> np.ndarray:
             f"({int(bad.sum())} such entries); drop or fill them"
         )
     return array
+
+
+def _label(name: str, value: Any, count: int) -> np.ndarray:
+    """One value for each sample, of any kind that can be ordered."""
+    array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
+    if array.shape != (count,):
+        raise ModelError(f"{name} must be [{count}], one for each sample, got shape {array.shape}")
+    gone = array != array if array.dtype.kind in "fmM" else np.array([v is None for v in array])
+    if gone.any():
+        raise ModelError(f"{name}: row {int(np.argmax(gone))} has no value ({int(gone.sum())} such rows)")
+    return array.astype(str) if array.dtype.kind == "O" else array
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,198 @@
+"""Splits that keep the future, and members of a group, out of training.
+
+Samples of one time are never divided between training and test, and a gap leaves out what lies between.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from decigrad.errors import ModelError
+
+if TYPE_CHECKING:
+    from decigrad.data import Dataset
+
+Span: TypeAlias = int | datetime.timedelta | np.timedelta64
+"""A number of rows, or a length of time."""
+TIME = datetime.timedelta | np.timedelta64  # NumPy counts its spans of time among the integers
+
+
+def walk_forward(
+    data: Dataset, folds: int, *, gap: Span = 0, train: Span | None = None, test: Span | None = None
+) -> Iterator[tuple[Dataset, Dataset]]:
+    """Training and test data of `folds` tests that follow each other in time, up to the end of the data.
+
+    Fold i is tested on the i-th of the last `folds` periods and trained on what lies before it, less the gap:
+
+        ....train.... gap [test 1]
+        ........train........ gap [test 2]
+        ............train............ gap [test 3]
+
+    Order is that of `data.times`, or of the rows where there are none. Lengths are numbers of rows or, where
+    times are dates, spans of time (`datetime.timedelta`, `numpy.timedelta64`); in rows, a boundary among
+    samples of the same time moves before all of them.
+
+    Args:
+        data: the samples.
+        folds: how many tests.
+        gap: what is left out between training and test: as long as it takes until a target is known, or
+            as targets overlap.
+        train: length of the training window; default: everything before.
+        test: length of one test; default: N / (folds + 1) rows.
+
+    Raises:
+        ModelError: a fold that has no training or no test samples; a span of time without dates.
+    """
+    n, order = len(data), _order(data)
+    times = np.arange(n) if data.times is None else data.times[order]
+    _check("folds", folds, 1)
+    if not isinstance(test, TIME):
+        size = n // (folds + 1) if test is None else test
+        _check("test", size, 1)
+        starts = [_whole(times, n - (folds - i) * size) for i in range(folds)]
+    else:
+        span = _span(data, "test", test)
+        starts = [int(np.searchsorted(times, times[-1] - (folds - i) * span, "right")) for i in range(folds)]
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], n], strict=True)):
+        if not 0 < start < end:
+            missing = "test" if start >= end else "training"
+            raise ModelError(
+                f"walk_forward: fold {number} of {folds} has no {missing} samples: use fewer folds"
+            )
+        last = _before(data, times, start, gap, "gap")
+        first = 0 if train is None else _window(data, times, start, last, gap, train)
+        if last <= first:
+            raise ModelError(
+                f"walk_forward: fold {number} of {folds} has no training samples: use fewer folds, shorter "
+                f"tests or a shorter gap, or a longer training window"
+            )
+        yield data.take(order[first:last]), data.take(order[start:end])
+
+
+def time_split(data: Dataset, fraction: float, *, gap: Span = 0) -> tuple[Dataset, Dataset]:
+    """The first `fraction` of the samples in the order of time, and the rest, less a gap before it.
+
+    Args:
+        data: the samples.
+        fraction: share of the samples before the boundary.
+        gap: rows, or a span of time, left out at the end of the first part.
+
+    Raises:
+        ModelError: a part would be empty.
+    """
+    _check_fraction("time_split", fraction)
+    n, order = len(data), _order(data)
+    times = np.arange(n) if data.times is None else data.times[order]
+    start = _whole(times, min(max(round(fraction * n), 1), n - 1))
+    if start == 0:  # the first time fills more than the first part
+        start = int(np.searchsorted(times, times[0], "right"))
+    last = _before(data, times, start, gap, "gap")
+    if last <= 0 or start >= n:
+        raise ModelError(
+            f"time_split: {fraction:g} of {n} samples leaves one part empty: a gap too long, or one time only"
+        )
+    return data.take(order[:last]), data.take(order[start:])
+
+
+def group_folds(data: Dataset, folds: int) -> Iterator[tuple[Dataset, Dataset]]:
+    """Training and test data of `folds` folds that never divide a group of `data.groups`.
+
+    The largest groups are dealt first, each to the fold that has the fewest samples, so that the folds are of
+    nearly equal size.
+
+    Raises:
+        ModelError: no groups, or fewer groups than folds.
+    """
+    which, sizes = _grouped(data)
+    _check("folds", folds, 2)
+    if len(sizes) < folds:
+        raise ModelError(f"group_folds: {len(sizes)} groups cannot fill {folds} folds")
+    fold, filled = np.zeros(len(sizes), int), np.zeros(folds, int)
+    for group in np.argsort(sizes, kind="stable")[::-1]:
+        fold[group] = np.argmin(filled)
+        filled[fold[group]] += sizes[group]
+    for number in range(folds):
+        held = fold[which] == number
+        yield data.take(~held), data.take(held)
+
+
+def group_split(data: Dataset, fraction: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Two datasets with about `fraction` and 1 − `fraction` of the samples and no group in both.
+
+    Groups are drawn with `seed` until the first part is as close to its share as it gets.
+
+    Raises:
+        ModelError: no groups, or one only.
+    """
+    _check_fraction("group_split", fraction)
+    which, sizes = _grouped(data)
+    if len(sizes) < 2:
+        raise ModelError("group_split: there is one group only, and it cannot be divided")
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    reached = np.cumsum(sizes[order])[:-1]
+    count = 1 + int(np.argmin(np.abs(reached - fraction * len(data))))
+    first = np.isin(which, order[:count])
+    return data.take(first), data.take(~first)
+
+
+def _order(data: Dataset) -> np.ndarray:
+    """Positions in the order of time; of rows where times are not known."""
+    return np.arange(len(data)) if data.times is None else np.argsort(data.times, kind="stable")
+
+
+def _whole(times: np.ndarray, start: int) -> int:
+    """A boundary in rows, moved before all samples of its time."""
+    return int(np.searchsorted(times, times[start], "left")) if 0 < start < len(times) else start
+
+
+def _before(data: Dataset, times: np.ndarray, start: int, length: Span, name: str) -> int:
+    """The boundary that lies a length before another one."""
+    if not isinstance(length, TIME):
+        _check(name, length, 0)
+        return _whole(times, start - length)
+    span = _span(data, name, length)
+    return int(np.searchsorted(times, times[start] - span, "left"))
+
+
+def _window(data: Dataset, times: np.ndarray, start: int, last: int, gap: Span, train: Span) -> int:
+    """Where the training window begins that ends a gap before a test."""
+    if not isinstance(train, TIME):
+        _check("train", train, 1)
+        return _whole(times, max(last - train, 0))
+    span = _span(data, "train", train)
+    if last <= 0:
+        return 0
+    end = times[start] - _span(data, "gap", gap) if isinstance(gap, TIME) else times[last]
+    return int(np.searchsorted(times, end - span, "left"))
+
+
+def _span(data: Dataset, name: str, length: Span) -> np.timedelta64:
+    if data.times is None or data.times.dtype.kind != "M":
+        kind = "has no times" if data.times is None else "has times that are numbers"
+        raise ModelError(f"{name} is a span of time, but the dataset {kind}: give a number of rows")
+    span = np.timedelta64(length)
+    if not span >= np.timedelta64(0):
+        raise ModelError(f"{name} must not be negative, got {length}")
+    return span
+
+
+def _grouped(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each sample's group, and the size of each group."""
+    if data.groups is None:
+        raise ModelError("the dataset has no groups: pass groups= to Dataset, or group= to Columns")
+    _, which, sizes = np.unique(data.groups, return_inverse=True, return_counts=True)
+    return which, sizes
+
+
+def _check(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int | np.integer) or value < least:
+        raise ModelError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def _check_fraction(name: str, fraction: float) -> None:
+    if not 0.0 < fraction < 1.0:
+        raise ModelError(f"{name}: fraction must lie between 0 and 1, got {fraction}")
