@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from decigrad.gradients import Smoothed as Smoothed
     from decigrad.layer import DecisionLayer as DecisionLayer
     from decigrad.oracles import Oracle as Oracle
+    from decigrad.policy import Decisions as Decisions
+    from decigrad.policy import Policy as Policy
     from decigrad.predictors import CNN as CNN
     from decigrad.predictors import MLP as MLP
     from decigrad.predictors import Linear as Linear
@@ -86,6 +88,8 @@ _HOMES = {
     "methods": "decigrad.registry",
     "Smoothed": "decigrad.gradients",
     "DecisionLayer": "decigrad.layer",
+    "Decisions": "decigrad.policy",
+    "Policy": "decigrad.policy",
     "Linear": "decigrad.predictors",
     "CNN": "decigrad.predictors",
     "MLP": "decigrad.predictors",

@@ -64,7 +64,8 @@ class DecisionLayer:
         self.parameters = dict(model.parameters)
         self.gradient: Any = KKT() if gradient is None else gradient
         self.throw = throw
-        self._asked = solver
+        self.asked = solver
+        """The solver as it was asked for: a name or an object."""
         self.sign = 1.0 if model.sense == "minimize" else -1.0
         assert model.objective is not None
         self._objective = model.objective
@@ -112,7 +113,7 @@ class DecisionLayer:
             raise ModelError(
                 f"model {self.model.name!r} has changed since its layer was made: make the layer again"
             )
-        return DecisionLayer, (self.model, self.predicts, self._asked, self.gradient, self.throw)
+        return DecisionLayer, (self.model, self.predicts, self.asked, self.gradient, self.throw)
 
     def __repr__(self) -> str:
         return f"<DecisionLayer {self.model.name!r} predicts={list(self.predicts)} solver={self.solver.name}>"
@@ -122,7 +123,7 @@ class DecisionLayer:
         """The layer that decides without smoothing; itself if its gradient leaves the decision unchanged."""
         if not self.gradient.changes_forward and self.backward is None:
             return self
-        return DecisionLayer(self.model, self.predicts, self._asked, throw=self.throw)
+        return DecisionLayer(self.model, self.predicts, self.asked, throw=self.throw)
 
     @property
     def host(self) -> bool:
@@ -131,7 +132,7 @@ class DecisionLayer:
 
     def with_gradient(self, gradient: implicit.Gradient | Estimated) -> DecisionLayer:
         """The same layer with another derivative."""
-        return DecisionLayer(self.model, self.predicts, self._asked, gradient, self.throw)
+        return DecisionLayer(self.model, self.predicts, self.asked, gradient, self.throw)
 
     # -------------------------------------------------------------------------------------------- calls
 

@@ -128,19 +128,7 @@ class Model:
         self._fresh(name)
         shape = _shape(shape, name)
         low, high = as_expression(lb), as_expression(ub)
-        for side, bound in (("lb", low), ("ub", high)):
-            if bound.has_variables:
-                raise ModelError(f"{side} of variable {name!r} contains a variable; add a constraint instead")
-            try:
-                fits = np.broadcast_shapes(bound.shape, shape) == shape
-            except ValueError:
-                fits = False
-            if not fits:
-                raise ModelError(
-                    f"{side} of variable {name!r} has shape {bound.shape}, which does not fit {shape}"
-                )
-        if isinstance(low, Constant) and isinstance(high, Constant) and (low.value > high.value).any():
-            raise ModelError(f"variable {name!r} has a lower bound above its upper bound")
+        _check_bounds(name, shape, low, high)
         variable = Variable(name, shape, low, high, kind)
         self.variables[name] = variable
         self._form = None
@@ -168,6 +156,44 @@ class Model:
                 if mine is not node:
                     raise ModelError(f"{place} uses {node.name!r}, which belongs to another model")
 
+    @classmethod
+    def restored(
+        cls,
+        name: str,
+        variables: dict[str, Variable],
+        parameters: dict[str, Parameter],
+        constraints: list[Constraint],
+        objective: Expression | None,
+        sense: str,
+    ) -> Model:
+        """The model of parts that were stated before, as an archive holds them.
+
+        Raises:
+            ModelError: parts that do not belong together.
+        """
+        model = cls(name)
+        model.variables, model.parameters, model.constraints = variables, parameters, constraints
+        names = {**{k: v.name for k, v in variables.items()}, **{k: p.name for k, p in parameters.items()}}
+        for key, own in names.items():
+            if key != own or (key in variables and key in parameters):
+                raise ModelError(f"the name {key!r} does not belong to one variable or parameter")
+        for v in variables.values():
+            if v.kind not in ("continuous", "integer", "binary"):
+                raise ModelError(f"variable {v.name!r} is of unknown kind {v.kind!r}")
+            _check_bounds(v.name, _shape(v.shape, v.name), v.lb, v.ub)
+        labels = [c.name for c in constraints]
+        if None in labels or len(set(labels)) < len(labels):
+            raise ModelError("constraints need names of their own")
+        if wrong := [c.sense for c in constraints if c.sense not in ("<=", ">=", "==")]:
+            raise ModelError(f"a constraint has no sense {wrong[0]!r}")
+        bounds = [bound for v in variables.values() for bound in (v.lb, v.ub)]
+        model._own("the model", *bounds, *(side for c in constraints for side in (c.left, c.right)))
+        if objective is not None:
+            if sense not in ("minimize", "maximize"):
+                raise ModelError(f"a model minimizes or maximizes, not {sense!r}")
+            model._state_objective(objective, sense)
+        return model
+
     # ------------------------------------------------------------------------------------------ solving
 
     @property
@@ -178,7 +204,7 @@ class Model:
         if not self.variables:
             raise ModelError(f"model {self.name!r} has no variables")
         if self._form is None:
-            key = self._structure()
+            key = self.structure()
             if key not in _FORMS:
                 goal = self.objective if self.sense == "minimize" else -self.objective
                 _FORMS[key] = canonicalize(
@@ -189,7 +215,7 @@ class Model:
             self._form = _FORMS[key]
         return self._form
 
-    def _structure(self) -> Any:
+    def structure(self) -> Any:
         """A hashable key: everything about the model but parameter values."""
         assert self.objective is not None
         roots = [self.objective]
@@ -325,6 +351,22 @@ class Model:
     def summary(self) -> str:
         """Size, class, and which data of the program depend on which parameters."""
         return display.summary(self)
+
+
+def _check_bounds(name: str, shape: tuple[int, ...], low: Expression, high: Expression) -> None:
+    for side, bound in (("lb", low), ("ub", high)):
+        if bound.has_variables:
+            raise ModelError(f"{side} of variable {name!r} contains a variable; add a constraint instead")
+        try:
+            fits = np.broadcast_shapes(bound.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ModelError(
+                f"{side} of variable {name!r} has shape {bound.shape}, which does not fit {shape}"
+            )
+    if isinstance(low, Constant) and isinstance(high, Constant) and (low.value > high.value).any():
+        raise ModelError(f"variable {name!r} has a lower bound above its upper bound")
 
 
 def _described(node: Expression, number: dict[int, int]) -> Any:

@@ -1,0 +1,359 @@
+"""A trained decision rule: a predictor and the model that it was trained for, as one object."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decigrad import archive
+from decigrad.deciding import Decider, by_row, in_blocks, joined
+from decigrad.errors import ModelError
+from decigrad.layer import DecisionLayer
+from decigrad.predictors import LinearPredictor, MLPPredictor, OnHost, Recipe, outputs_of, predict
+from decigrad.program import Status
+from decigrad.sources import Table, shown
+from decigrad.tables import Columns
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What `Policy.decide` returns, for N rows.
+
+    Attributes:
+        x: decisions by variable name, [N, *shape]; NaN where there is none.
+        predicted: predicted parameters by name, [N, *shape].
+        objective: the model's objective of the decision at the predicted parameters, [N].
+        status: how each solve ended, `Status` as int [N]; that of the solver also where the fallback is used.
+        fallback: where the stated fallback decision was taken, bool [N].
+        seconds: time in all.
+    """
+
+    x: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
+    objective: np.ndarray
+    status: np.ndarray
+    fallback: np.ndarray
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Columns [N] by name: entries of decisions as "x[0]" or "x[0,1]", objective, status, fallback."""
+        found: dict[str, np.ndarray] = {}
+        for name, value in self.x.items():
+            for entry in np.ndindex(value.shape[1:]):
+                label = f"{name}[{','.join(map(str, entry))}]" if entry else name
+                found[label] = value[(slice(None), *entry)]
+        names = np.array([status.name for status in sorted(Status)])
+        return {
+            **found,
+            "objective": self.objective,
+            "status": names[self.status],
+            "fallback": self.fallback,
+        }
+
+
+class Policy:
+    """A trained decision rule: features in, decisions out.
+
+        policy = dg.Policy(result.predictor, layer)
+        policy.decide(features).x["x"]
+        policy.save("shop.decigrad")
+        dg.Policy.load("shop.decigrad").decide(features)
+
+    Everything is computed in float64, and a decision depends on its own row alone: the same bits whether it
+    is asked for by itself, in a batch, from a file or over HTTP.
+
+    Args:
+        predictor: a fitted one, as `fit(...).predictor`.
+        layer: the layer that it was trained for. Decisions are those of the model itself (`layer.exact`).
+        feature_names: columns of the features, in order; frames are then matched by name.
+        columns: the roles of a table's columns, so that known parameters are found in a table too; its
+            `features` are the `feature_names` unless these are given.
+        feature_shape: of one row, where it cannot be told from the names or the predictor.
+        fallback: a decision by variable name, each [*shape], for rows whose solve runs over or fails.
+        settings: anything that JSON can hold and that should be kept with the rule (method, seed, date).
+
+    Raises:
+        ModelError: a predictor that is not fitted, a fallback that does not fit the variables or violates a
+            constraint.
+    """
+
+    def __init__(
+        self,
+        predictor: Any,
+        layer: DecisionLayer,
+        *,
+        feature_names: Sequence[str] | None = None,
+        columns: Columns | None = None,
+        feature_shape: Sequence[int] | None = None,
+        fallback: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        if isinstance(predictor, Recipe) or not callable(predictor):
+            raise ModelError(
+                f"a policy needs a fitted predictor, as fit(...).predictor; got {type(predictor).__name__}"
+            )
+        if columns is not None and (open_ := [c for c in _roles(columns) if "*" in c]):
+            raise ModelError(f"columns has the pattern {open_[0]!r}: pass columns.among(the table's columns)")
+        if feature_names is None and columns is not None:
+            feature_names = _listed(columns.features)
+        self.predictor, self.layer, self.columns = predictor, layer, columns
+        self.feature_names = None if feature_names is None else tuple(str(n) for n in feature_names)
+        self.settings = dict(settings or {})
+        shape = _feature_shape(predictor, self.feature_names) if feature_shape is None else feature_shape
+        self.feature_shape: tuple[int, ...] | None = None if shape is None else tuple(map(int, shape))
+        self._decider = Decider(layer)
+        self._outputs = outputs_of(layer)
+        self.fallback = None if fallback is None else self._decider.fallback(fallback)
+
+    def __repr__(self) -> str:
+        features = "" if self.feature_shape is None else f" features{list(self.feature_shape)}"
+        return f"<Policy{features} -> {list(self.layer.predicts)} -> {list(self.layer.form.variables)}>"
+
+    # ------------------------------------------------------------------------------------------ deciding
+
+    def predict(self, features: Any) -> dict[str, np.ndarray]:
+        """Predicted parameters by name, float64 [N, *shape].
+
+        Args:
+            features: [N, ...], or a pandas or polars frame, its columns matched by name. One row is [1, p].
+
+        Raises:
+            ModelError: columns that are missing or unknown, NaN or infinite entries, a wrong shape.
+        """
+        return self._predicted(self._read(features)[0])
+
+    def decide(
+        self,
+        features: Any,
+        known: Mapping[str, Any] | None = None,
+        *,
+        time_limit: float | None = None,
+        fallback: Mapping[str, Any] | None = None,
+        throw: bool = True,
+    ) -> Decisions:
+        """Decisions for N rows of features.
+
+        Args:
+            features: as in `predict`. A frame may hold known parameters, where the policy has `columns`.
+            known: values of known parameters by name, each [N, *shape], or [*shape] for all rows.
+            time_limit: seconds for all rows together. Rows are solved in their order; what has not been
+                started then ends with `Status.TIME_LIMIT`. HiGHS, Gurobi and OR-Tools stop within a solve
+                and other host solvers after the row at hand. Solvers on the device (interior point, JAX
+                oracles) stop after the block of 32 rows at hand. The first call compiles: `warm_up` before.
+            fallback: in place of the policy's own: by variable name, [*shape] for all rows or [N, *shape].
+                It is taken where a solve runs over, fails or is infeasible, or a prediction is not finite
+                (or negative for a `nonneg` parameter); the best point found so far is not used in its place.
+            throw: raise where a row has no decision and there is no fallback; else it holds NaN (after a time
+                limit: the best integer point found, if any).
+
+        Raises:
+            ModelError: bad features or known parameters; a fallback of wrong shape, not integer, or outside
+                constraints that are the same for all rows (others are not checked).
+            SolveError: with `throw`; names the rows.
+        """
+        start = time.perf_counter()
+        array, from_table = self._read(features)
+        count = len(array)
+        stated = self._known({**from_table, **(known or {})}, count)
+        instead = self.fallback if fallback is None else self._decider.fallback(fallback, count)
+        predicted = self._predicted(array)
+        params = {**predicted, **stated}
+        deadline = None if time_limit is None else start + time_limit
+        x, status = self._decider.solve(params, predicted, deadline)
+        failed = status != Status.OPTIMAL
+        if throw and instead is None and failed.any():
+            raise self._decider.failure(params, status, time_limit)
+        taken = failed & (instead is not None)
+        decisions = self.layer.form.split(x)
+        for name, value in (instead or {}).items():
+            whole = np.broadcast_to(value, decisions[name].shape)
+            decisions[name] = np.where(taken.reshape(-1, *(1,) * (whole.ndim - 1)), whole, decisions[name])
+        return Decisions(
+            x=decisions,
+            predicted=predicted,
+            objective=self._decider.objective(decisions, params),
+            status=status,
+            fallback=taken,
+            seconds=time.perf_counter() - start,
+        )
+
+    def warm_up(self) -> None:
+        """Compile: decide one row of zeros, with ones where a known parameter has no value of its own.
+
+        Raises:
+            ModelError: the shape of the features is not known: pass `feature_shape`.
+        """
+        if self.feature_shape is None:
+            raise ModelError("the shape of the features is not known: Policy(..., feature_shape=(p,))")
+        known = {n: np.ones(self.layer.parameters[n].shape) for n in self.known_needed}
+        self.decide(np.zeros((1, *self.feature_shape)), known, throw=False)
+
+    @property
+    def known_needed(self) -> list[str]:
+        """Known parameters that `decide` must be given: they have no value of their own."""
+        parameters = self.layer.parameters.items()
+        return [n for n, p in parameters if n not in self.layer.predicts and p.value is None]
+
+    def _predicted(self, array: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            if isinstance(self.predictor, OnHost):
+                return predict(self.predictor, array, self._outputs)
+            parts = [predict(self.predictor, block, self._outputs) for _, block in in_blocks(array)]
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(
+                f"the predictor does not take features of shape {array.shape[1:]}: {error}"
+            ) from error
+        return {name: joined([part[name] for part in parts], len(array)) for name, _ in self._outputs}
+
+    # ------------------------------------------------------------------------------------------ checking
+
+    def _read(self, features: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Features [N, ...], and the known parameters that a table holds."""
+        if hasattr(features, "columns"):
+            return self.read_table(Table.open(features), strict=True)
+        try:
+            array = np.asarray(features, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"features must be numbers: {error}") from None
+        if array.ndim < 2:
+            raise ModelError(f"features must be [N, ...], got shape {array.shape}; one row is features[None]")
+        if len(array) == 0:
+            raise ModelError("features has no rows")
+        if self.feature_shape is not None and array.shape[1:] != self.feature_shape:
+            raise ModelError(
+                f"features must have shape {['N', *self.feature_shape]}, got {list(array.shape)}".replace(
+                    "'", ""
+                )
+            )
+        bad = ~np.isfinite(array)
+        if bad.any():
+            row, *entry = (int(i) for i in np.argwhere(bad)[0])
+            named = self.feature_names is not None and len(entry) == 1
+            where = f"column {self.feature_names[entry[0]]!r}" if named else f"entry {entry}"  # type: ignore[index]
+            raise ModelError(f"features: row {row}, {where} is NaN or infinite")
+        return array, {}
+
+    def read_table(self, table: Table, strict: bool = False) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Features [N, ...] and known parameters, of a table's columns by name.
+
+        Args:
+            table: see `decigrad.sources.Table`.
+            strict: refuse columns that play no role.
+
+        Raises:
+            ModelError: columns that are missing, play no role, or are not finite numbers.
+        """
+        names = table.names if self.feature_names is None else list(self.feature_names)
+        known = {} if self.columns is None else {n: _listed(c) for n, c in self.columns.known.items()}
+        needed = [*names, *(c for part in known.values() for c in part)]
+        if missing := [n for n in dict.fromkeys(needed) if n not in table.names]:
+            raise ModelError(f"{table.where} lacks the columns {shown(missing)}; it has {shown(table.names)}")
+        spare = [n for n in table.names if n not in {*needed, *_roles(self.columns)}]
+        if strict and spare:
+            raise ModelError(f"the policy knows no columns {shown(spare)}; its features are {shown(names)}")
+        array = table.array("features", names)
+        if self.feature_shape is not None and array.shape[1:] != self.feature_shape:
+            raise ModelError(f"{table.where} has features {array.shape[1:]}, expected {self.feature_shape}")
+        found = {}
+        for name, columns in known.items():
+            values = table.array(f"parameter {name!r}", columns)
+            found[name] = values.reshape(len(values), *self.layer.parameters[name].shape)
+        return array, found
+
+    def _known(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+        self.layer.model.check_names(given)
+        if wrong := [n for n in given if n in self.layer.predicts]:
+            raise ModelError(f"{shown(wrong)} is predicted, not known")
+        if absent := [n for n in self.known_needed if n not in given]:
+            raise ModelError(
+                f"known parameters {shown(absent)} have no value: pass known={{{absent[0]!r}: …}}"
+            )
+        found = {}
+        for name, value in given.items():
+            parameter = self.layer.parameters[name]
+            found[name] = by_row(f"known {name!r}", value, parameter.shape, count)
+            parameter.check(found[name])
+        return found
+
+    # -------------------------------------------------------------------------------------------- saving
+
+    def save(self, path: str | Path, *, given: Sequence[str] = ()) -> Path:
+        """Write the policy to one file, conventionally `.decigrad`: JSON and arrays, no code, no pickle.
+
+        The file is replaced as a whole, and equal policies give equal bytes.
+
+        Args:
+            path: where to.
+            given: parts that are objects of yours and that `load` will be given again: "predictor" (then its
+                arrays alone are stored) and "solver" (then its name alone is).
+
+        Raises:
+            ModelError: a part that the format does not know, with the way out.
+        """
+        parts = {
+            name: getattr(self, name)
+            for name in (
+                "predictor",
+                "layer",
+                "feature_names",
+                "columns",
+                "feature_shape",
+                "fallback",
+                "settings",
+            )
+        }
+        mine = {"predictor": self.predictor, "solver": self.layer.asked}
+        archive.save(Path(path), "policy", parts, archive.chosen(given, mine))
+        return Path(path)
+
+    @staticmethod
+    def load(path: str | Path, *, predictor: Any = None, solver: Any = None) -> Policy:
+        """The policy in a file.
+
+        Args:
+            path: what `save` wrote.
+            predictor: where it was saved with `given=("predictor",)`: a predictor of the same structure; its
+                arrays are replaced by those of the file.
+            solver: where it was saved with `given=("solver",)`: the solver.
+
+        Raises:
+            ModelError: not a policy, damaged (the part is named), of a newer format, or a part is not given.
+        """
+        mine = {"predictor": predictor, "solver": solver}
+        parts = archive.load(Path(path), "policy", {n: part for n, part in mine.items() if part is not None})
+        return Policy(parts.pop("predictor"), parts.pop("layer"), **parts)
+
+
+def _feature_shape(predictor: Any, names: tuple[str, ...] | None) -> tuple[int, ...] | None:
+    """The shape of one row of features, where it can be told."""
+    if names is not None:
+        return (len(names),)
+    if isinstance(predictor, LinearPredictor | MLPPredictor):
+        first = predictor if isinstance(predictor, LinearPredictor) else predictor.layers[0]
+        items = predictor.outputs[0][1] if predictor.shared else ()
+        return (*items, first.weight.shape[1])
+    known = getattr(next(iter(getattr(predictor, "estimators", ())), None), "n_features_in_", None)
+    return None if known is None else (int(known),)
+
+
+def _roles(columns: Columns | None) -> list[str]:
+    """All columns that play a role."""
+    if columns is None:
+        return []
+    single = (columns.weight, columns.time, columns.group, columns.censored)
+    several = [*columns.targets.values(), *columns.known.values(), columns.features]
+    return [*filter(None, single), *(c for part in several for c in _listed(part))]
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
