@@ -89,9 +89,47 @@ def test_shared_least_squares_is_one_regression_over_all_items():
     np.testing.assert_allclose([*weight[0], bias[0]], expected, rtol=1e-8, atol=1e-10)
 
 
-def test_shared_predictors_need_features_by_item():
-    with pytest.raises(ModelError, match=r"features \[samples, items, p\].*\(40, 4\)"):
-        dg.Linear(shared=True).init(DATA, OUTPUTS)
+ITEMS = RNG.normal(size=(20, 3, 2)) * [1.0, 50.0] + [0.0, 9.0]
+BY_ITEM = dg.Dataset(ITEMS, {"cost": RNG.normal(size=(20, 3)), "price": 5.0 + RNG.normal(size=(20, 3))})
+BY_ITEM_OUTPUTS = (("cost", (3,)), ("price", (3,)))
+
+
+def shared_recipes():
+    def apply(params, features):
+        return {"price": params["v"] @ features, "cost": params["w"] @ features + params["b"]}
+
+    params = {"w": np.array([0.3, -1.0]), "v": np.array([2.0, 0.1]), "b": 0.5 * np.ones(())}
+    return [dg.Linear(shared=True), dg.MLP((4,), shared=True), dg.JAXPredictor(apply, params, shared=True)]
+
+
+@pytest.mark.parametrize("recipe", shared_recipes(), ids=lambda r: type(r).__name__)
+def test_shared_predictors_treat_all_items_alike_whatever_their_order_and_number(recipe):
+    made = recipe.init(BY_ITEM, BY_ITEM_OUTPUTS, seed=3)
+    if isinstance(recipe, dg.Linear):
+        made = least_squares(made, BY_ITEM)
+    found = predict(made, ITEMS, BY_ITEM_OUTPUTS)
+    assert np.ptp(found["cost"]) > 0 and np.ptp(found["price"]) > 0
+    mixed = predict(made, ITEMS[:, [2, 0, 1]], BY_ITEM_OUTPUTS)
+    for name in found:
+        np.testing.assert_allclose(mixed[name], found[name][:, [2, 0, 1]], rtol=1e-12)
+
+
+def test_shared_least_squares_of_several_parameters_is_a_regression_each():
+    found = predict(
+        least_squares(dg.Linear(shared=True).init(BY_ITEM, BY_ITEM_OUTPUTS), BY_ITEM), ITEMS, BY_ITEM_OUTPUTS
+    )
+    design = np.column_stack([ITEMS.reshape(60, 2), np.ones(60)])
+    for name, target in BY_ITEM.targets.items():
+        expected = design @ np.linalg.lstsq(design, target.reshape(60), rcond=None)[0]
+        np.testing.assert_allclose(found[name].reshape(60), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("recipe", shared_recipes(), ids=lambda r: type(r).__name__)
+def test_shared_predictors_need_features_by_item(recipe):
+    with pytest.raises(
+        ModelError, match=rf"{type(recipe).__name__}.*features \[samples, items, p\].*\(40, 4\)"
+    ):
+        recipe.init(DATA, OUTPUTS)
 
 
 def test_more_features_than_samples_gives_the_solution_of_minimum_norm():
@@ -247,10 +285,124 @@ def test_a_bare_array_is_the_one_parameter():
     ("predictor", "message"),
     [
         (3.0, "must be Linear, MLP, CNN or a callable, got float"),
-        (lambda x: {"price": x[:3]}, r"returns \['price'\], but not the parameter 'cost'"),
-        (lambda x: {"cost": x}, r"'cost' of shape \(4,\), expected \(3,\)"),
     ],
 )
 def test_predictors_that_do_not_fit_are_refused(predictor, message):
     with pytest.raises(ModelError, match=message):
         initialized(predictor, layer(), DATA, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: x, r"array of shape \(4,\) for 'cost' \(3,\)"),
+        (lambda x: {"price": x[:3]}, r"returns \['price'\], but not the parameter 'cost'"),
+        (lambda x: {"cost": x[:3, None]}, r"'cost' of shape \(3, 1\), expected \(3,\)"),
+    ],
+)
+def test_functions_that_do_not_fit_are_refused_by_every_adapter(answer, message):
+    for predictor in (answer, dg.JAXPredictor(lambda params, x: answer(x * params), jnp.ones(()))):
+        with pytest.raises(ModelError, match=message):
+            initialized(predictor, layer(), DATA, 0)
+
+
+# ------------------------------------------------------------------------------------------ other libraries
+
+
+def affine(params, features):
+    return features @ params["slope"] + params["shift"]
+
+
+PARAMS = {"slope": RNG.normal(size=(4, 3)), "shift": RNG.normal(size=3), "note": "not an array"}
+
+
+def test_a_function_with_parameters_predicts_as_it_stands_or_in_standardized_units():
+    plain = initialized(dg.JAXPredictor(affine, PARAMS, standardize=False), layer(), DATA, 0)
+    expected = FEATURES @ PARAMS["slope"] + PARAMS["shift"]
+    np.testing.assert_allclose(predict(plain, FEATURES, OUTPUTS)["cost"], expected, rtol=1e-12)
+    batched = initialized(dg.JAXPredictor(affine, PARAMS, False, batched=True), layer(), DATA, 0)
+    np.testing.assert_allclose(predict(batched, FEATURES, OUTPUTS)["cost"], expected, rtol=1e-12)
+    scaled = initialized(dg.JAXPredictor(affine, PARAMS), layer(), DATA, 0)
+    z = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
+    expected = COSTS.mean(0) + COSTS.std(0) * (z @ PARAMS["slope"] + PARAMS["shift"])
+    np.testing.assert_allclose(predict(scaled, FEATURES, OUTPUTS)["cost"], expected, rtol=1e-12)
+
+
+def test_a_function_of_the_users_trains_to_least_squares():
+    start = {"slope": np.zeros((4, 3)), "shift": np.zeros(3), "note": "not an array"}
+    found = dg.fit(
+        dg.JAXPredictor(affine, start), layer(), DATA, dg.losses.MSE(), selection=None, epochs=300,
+        batch_size=40, learning_rate=0.1, progress=False,
+    ).predictor  # fmt: skip
+    expected = predict(least_squares(dg.Linear().init(DATA, OUTPUTS), DATA), FEATURES, OUTPUTS)["cost"]
+    np.testing.assert_allclose(predict(found, FEATURES, OUTPUTS)["cost"], expected, atol=1e-5)
+    assert not start["slope"].any()
+
+
+def test_what_cannot_be_compiled_is_named():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, params, features):
+            return features
+
+    with pytest.raises(ModelError, match="cannot be hashed"):
+        dg.JAXPredictor(Unhashable(), {}).init(DATA, OUTPUTS)
+
+
+def test_flax_modules_predict_as_by_themselves_and_train():
+    pytest.importorskip("flax")
+    from flax import linen, nnx
+
+    class Net(linen.Module):
+        widths: tuple[int, ...]
+
+        @linen.compact
+        def __call__(self, x):
+            assert x.ndim == 2  # wants a batch
+            x = linen.BatchNorm(use_running_average=True)(x)
+            for width in self.widths:
+                x = linen.tanh(linen.Dense(width)(x))
+            return {"cost": linen.Dense(3)(x)}
+
+    class Small(nnx.Module):
+        def __init__(self, rngs):
+            self.first, self.norm = nnx.Linear(4, 6, rngs=rngs), nnx.BatchNorm(6, rngs=rngs)
+            self.last = nnx.Linear(6, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.last(nnx.tanh(self.norm(self.first(x), use_running_average=True)))
+
+    small = Small(nnx.Rngs(1))
+    variables = Net((6,)).init(jax.random.key(1), jnp.ones((1, 4)))
+    z = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
+    cases = [
+        (dg.FlaxPredictor(small), small(z)),
+        (dg.FlaxPredictor(Net((6,)), variables, batched=True), Net((6,)).apply(variables, z)["cost"]),
+    ]
+    for recipe, expected in cases:
+        made = initialized(recipe, layer(), DATA, 0)
+        got = (predict(made, FEATURES, OUTPUTS)["cost"] - COSTS.mean(0)) / COSTS.std(0)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)  # Flax computes in float32 here
+        fixed = jax.tree_util.tree_leaves(made.fixed)
+        assert len(fixed) == 2 and all(isinstance(leaf, np.ndarray) for leaf in fixed)
+        trained = dg.fit(
+            recipe, layer(), DATA, "mse", epochs=40, learning_rate=0.02, progress=False
+        ).predictor
+        errors = [((predict(p, FEATURES, OUTPUTS)["cost"] - COSTS) ** 2).mean() for p in (made, trained)]
+        assert errors[1] < 0.3 * errors[0]
+        np.testing.assert_array_equal(jax.tree_util.tree_leaves(trained.fixed)[0], fixed[0])
+    one, same, other = (
+        predict(dg.FlaxPredictor(Net((6,)), batched=True).init(DATA, OUTPUTS, s), FEATURES, OUTPUTS)["cost"]
+        for s in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other)
+    with pytest.raises(ModelError, match=r"pass FlaxPredictor\(module\)"):
+        initialized(small, layer(), DATA, 0)
+    with pytest.raises(ModelError, match="holds its variables itself"):
+        dg.FlaxPredictor(small, variables).init(DATA, OUTPUTS)
+    with pytest.raises(ModelError, match="cannot be hashed"):
+        dg.FlaxPredictor(Net([6]), batched=True).init(DATA, OUTPUTS)
+    with pytest.raises(ModelError, match=r"a flax.linen or flax.nnx module, got Linear"):
+        dg.FlaxPredictor(dg.Linear()).init(DATA, OUTPUTS)

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 import decigrad as dg
 from decigrad.errors import ModelError
-from decigrad.losses import LeastSquares, SPOPlus
+from decigrad.losses import MSE, LeastSquares, SPOPlus
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(60, 4))
@@ -101,3 +101,107 @@ def test_training_one_by_a_gradient_is_refused():
     for wrong in (object(), LinearRegression):
         with pytest.raises(ModelError, match=r"fit\(X, Y\)"):
             dg.Regressor(wrong)
+
+
+# ------------------------------------------------------------------------------------------------ warm start
+
+
+def test_a_regressor_as_warm_start_is_what_least_squares_makes_of_its_predictions():
+    tree = GradientBoostingRegressor(n_estimators=20, random_state=0)
+    start = dg.Regressor(tree, separate=True)
+    fit = dg.fit(dg.Linear(), layer(), TRAIN, SPOPlus(), selection=None, epochs=1, warm_start=start)
+    design = np.column_stack([FEATURES[:40], np.ones(40)])
+    taught = np.column_stack(
+        [tree.fit(TRAIN.features, target).predict(TRAIN.features) for target in COSTS[:40].T]
+    )
+    expected = np.linalg.lstsq(design, taught, rcond=None)[0]
+    weight, bias = fit.two_stage.coefficients
+    np.testing.assert_allclose(np.vstack([weight.T, bias]), expected, atol=1e-9)
+
+
+def test_a_warm_start_of_a_fold_never_sees_what_the_fold_holds_out():
+    class Spy(LinearRegression):
+        seen: list = []  # noqa: RUF012 - shared by the copies that are fitted
+
+        def fit(self, features, targets):
+            self.seen.append(len(features))
+            return super().fit(features, targets)
+
+    options = {"selection": dg.CrossValidation(folds=4, weights=(1.0,)), "epochs": 1, "seed": 0}
+    own = dg.fit(dg.Linear(), layer(), TRAIN, SPOPlus(), **options)
+    fit = dg.fit(dg.Linear(), layer(), TRAIN, SPOPlus(), warm_start=Spy(), **options)
+    assert sorted(Spy.seen) == [30, 30, 30, 30, 40]
+    # Least squares of a linear regression's predictions is that regression, so all that follows agrees.
+    np.testing.assert_allclose(fit.chosen["two_stage_score"], own.chosen["two_stage_score"], rtol=1e-7)
+    np.testing.assert_allclose(fit.two_stage.coefficients[0], own.two_stage.coefficients[0], atol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------ correction
+
+
+class Mean:
+    """Predicts the mean of the targets that it saw, so that a prediction tells which they were."""
+
+    def fit(self, features, targets):
+        self.mean = targets.mean(axis=0)
+
+    def predict(self, features):
+        return np.broadcast_to(self.mean, (len(features), *self.mean.shape))
+
+
+def test_a_correction_starts_at_the_regressor_and_is_trained_on_what_the_regressor_did_not_see():
+    two = layer(True)
+    samples = dg.Dataset(
+        FEATURES[:40].reshape(40, 2, 2), {"cost": COSTS[:40], "tilt": TILT[:40]}, weights=np.ones(40)
+    )
+    recipe = dg.Residual(Mean(), dg.MLP((4,)), folds=4, ordered=True)
+    stack = recipe.stacked(samples, two)
+    for part in np.split(np.arange(40), 4):
+        others = np.setdiff1d(np.arange(40), part)
+        expected = np.concatenate([COSTS[others].mean(0), TILT[others].mean(0).ravel()])
+        found = stack.data.features[part]
+        np.testing.assert_array_equal(found[:, :4], FEATURES[part])
+        np.testing.assert_allclose(found[:, 4:], np.tile(expected, (10, 1)))
+    start = stack.finished(stack.start).predictions(samples.features)
+    np.testing.assert_allclose(start["tilt"], np.broadcast_to(TILT[:40].mean(0), (40, 2, 3)), atol=1e-12)
+
+
+def test_a_linear_correction_of_the_mean_trains_to_least_squares_of_the_residuals():
+    fit = dg.fit(
+        dg.Residual(Mean(), folds=40, ordered=True), layer(), TRAIN, MSE(), selection=None, epochs=300,
+        batch_size=40, learning_rate=0.1, progress=False,
+    )  # fmt: skip
+    base = (COSTS[:40].sum(0) - COSTS[:40]) / 39  # the mean of the others
+    design = np.column_stack([FEATURES[:40], np.ones(40)])
+    slope = np.linalg.lstsq(design, COSTS[:40] - base, rcond=None)[0]
+    expected = COSTS[:40].mean(0) + np.column_stack([TEST.features, np.ones(20)]) @ slope
+    np.testing.assert_allclose(fit.predictor.predictions(TEST.features)["cost"], expected, atol=1e-5)
+    two_stage = fit.two_stage.predictions(TEST.features)["cost"]
+    np.testing.assert_allclose(two_stage, np.tile(COSTS[:40].mean(0), (20, 1)), atol=1e-12)
+    one = fit.predictor(TEST.features[3])["cost"]
+    np.testing.assert_allclose(one, expected[3], atol=1e-5)
+
+
+def test_a_correction_is_trained_for_decisions_and_judged_like_any_predictor():
+    recipe = dg.Residual(GradientBoostingRegressor(n_estimators=5, max_depth=1), separate=True)
+    cross = dg.CrossValidation(folds=2, weights=(0.0,), caution=0.0)
+    options = {"epochs": 15, "selection": cross, "batch_size": 20, "progress": False, "seed": 3}
+    fit = dg.fit(recipe, layer(), TRAIN, SPOPlus(), validation=TEST, **options)
+    trained, start = (dg.evaluate(p, layer(), TRAIN).mean_regret for p in (fit.predictor, fit.two_stage))
+    assert trained < 0.9 * start and fit.chosen["gain"] > 0
+    own = dg.fit(dg.Regressor(recipe.estimator, separate=True), layer(), TRAIN, "two-stage", seed=3)
+    np.testing.assert_allclose(start, dg.evaluate(own.predictor, layer(), TRAIN).mean_regret, rtol=1e-9)
+    assert len(fit.history["validation"]) == fit.chosen["epochs"]
+    with pytest.raises(ModelError, match="runs outside of JAX"):
+        jax.jit(fit.predictor)(TEST.features[0])
+
+
+def test_corrections_that_cannot_be_are_refused():
+    with pytest.raises(ModelError, match=r"fit\(X, Y\)"):
+        dg.Residual(object())
+    with pytest.raises(ModelError, match="folds must be at least 2"):
+        dg.Residual(Mean(), folds=1)
+    with pytest.raises(ModelError, match="too few for 50 parts"):
+        dg.fit(dg.Residual(Mean(), folds=50), layer(), TRAIN)
+    with pytest.raises(ModelError, match="leave warm_start"):
+        dg.fit(dg.Residual(Mean()), layer(), TRAIN, warm_start=LinearRegression())

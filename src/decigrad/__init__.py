@@ -39,12 +39,15 @@ if TYPE_CHECKING:
     from decigrad.policy import Policy as Policy
     from decigrad.predictors import CNN as CNN
     from decigrad.predictors import MLP as MLP
+    from decigrad.predictors import FlaxPredictor as FlaxPredictor
+    from decigrad.predictors import JAXPredictor as JAXPredictor
     from decigrad.predictors import Linear as Linear
     from decigrad.program import Status as Status
     from decigrad.registry import Auto as Auto
     from decigrad.registry import Method as Method
     from decigrad.registry import methods as methods
     from decigrad.regressors import Regressor as Regressor
+    from decigrad.regressors import Residual as Residual
     from decigrad.selection import CrossValidation as CrossValidation
     from decigrad.selection import HoldOut as HoldOut
     from decigrad.splits import group_folds as group_folds
@@ -93,7 +96,10 @@ _HOMES = {
     "Linear": "decigrad.predictors",
     "CNN": "decigrad.predictors",
     "MLP": "decigrad.predictors",
+    "FlaxPredictor": "decigrad.predictors",
+    "JAXPredictor": "decigrad.predictors",
     "Regressor": "decigrad.regressors",
+    "Residual": "decigrad.regressors",
     "Status": "decigrad.program",
     "CrossValidation": "decigrad.selection",
     "HoldOut": "decigrad.selection",

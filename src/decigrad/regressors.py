@@ -1,24 +1,29 @@
 """Any regressor with `fit` and `predict`, as scikit-learn has them: two-stage, on the host.
 
 A forest or a boosted tree has no gradient that a decision could train, so such a regressor is a baseline: it
-is fitted to the targets, and its predictions are decided with and judged like any other's. Nothing of
-scikit-learn is imported here.
+is fitted to the targets, and its predictions are decided with and judged like any other's. It can be where
+training starts (`taught`), and a correction of it can be trained (`Residual`). Nothing of scikit-learn is
+imported here.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import numpy as np
 
 from decigrad.errors import ModelError
-from decigrad.predictors.protocol import OnHost, Outputs
+from decigrad.predictors.linear import Linear
+from decigrad.predictors.protocol import OnHost, Outputs, constant, initialized, named, outputs_of, predict
 
 if TYPE_CHECKING:
     from decigrad.data import Dataset
+    from decigrad.layer import DecisionLayer
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +99,137 @@ class FittedRegressor(OnHost):
 def is_regressor(value: Any) -> bool:
     """Whether it looks like an estimator: an object, not a class, with `fit` and `predict`."""
     return not isinstance(value, type) and all(callable(getattr(value, a, None)) for a in ("fit", "predict"))
+
+
+def taught(regressor: Any, data: Dataset, part: np.ndarray, outputs: Outputs) -> Dataset:
+    """The data with a regressor's predictions as targets; it is fitted to the samples in `part` alone."""
+    recipe = regressor if isinstance(regressor, Regressor) else Regressor(regressor)
+    fitted = recipe.fitted(data.take(part), outputs)
+    twin = copy.copy(data)
+    twin.targets = {**data.targets, **fitted.predictions(data.features)}
+    twin._optimal = {}
+    return twin
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """A trained correction on top of a scikit-learn regressor.
+
+        ĉ(φ) = g(φ) + r(φ; θ) − r(φ; θ₀)
+
+    g is the regressor, fitted to the targets by `fit`; r the correction, which starts at zero, so that
+    two-stage is the regressor alone and a proximal weight pulls towards it. Only θ is trained.
+
+        dg.fit(dg.Residual(GradientBoostingRegressor(), separate=True), layer, data, loss="spo+")
+
+    A flexible regressor reproduces the targets that it was fitted to, and would leave nothing to correct
+    there. So the correction is trained on predictions for samples that the regressor did not see, one part of
+    the data after the other (cross-fitting); the regressor that predicts in the end is fitted to all of them.
+    As in stacking, what `CrossValidation` trains on may come from regressors that saw samples it holds out;
+    the prediction for a sample itself never does.
+
+    Args:
+        estimator: as in `Regressor`.
+        correction: `Linear()`, `MLP()`, or another predictor.
+        folds: parts of the cross-fitting.
+        ordered: parts are contiguous blocks (time series) instead of random ones.
+        separate: as in `Regressor`.
+    """
+
+    estimator: Any
+    correction: Any = field(default_factory=Linear)
+    folds: int = 5
+    ordered: bool = False
+    separate: bool = False
+
+    def __post_init__(self) -> None:
+        Regressor(self.estimator)
+        if self.folds < 2:
+            raise ModelError(f"Residual: folds must be at least 2, got {self.folds}")
+
+    def stacked(self, data: Dataset, layer: DecisionLayer, seed: int = 0) -> Stacked:
+        """The regressor fitted to all data, the correction's start, and the data that train it."""
+        if len(data) < self.folds:
+            raise ModelError(f"Residual: {len(data)} samples are too few for {self.folds} parts")
+        outputs, recipe = outputs_of(layer), Regressor(self.estimator, self.separate)
+        order = np.arange(len(data)) if self.ordered else np.random.default_rng(seed).permutation(len(data))
+        base = {name: np.empty_like(data.targets[name]) for name, _ in outputs}
+        for part in np.array_split(order, self.folds):
+            others = np.setdiff1d(order, part)
+            unseen = recipe.fitted(data.take(others), outputs, seed).predictions(data.features[part])
+            for name, value in unseen.items():
+                base[name][part] = value
+        left = copy.copy(data)
+        left.targets = {**data.targets, **{name: data.targets[name] - base[name] for name in base}}
+        left._optimal = {}
+        correction = initialized(self.correction, layer, left, seed)
+        start = Corrected(correction, constant(correction), data.features.shape[1:], outputs)
+        return Stacked(recipe.fitted(data, outputs, seed), start, _extended(data, base))
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """What `fit` trains in place of a `Residual`: `start` on `data`, whose features hold the regressor's
+    predictions."""
+
+    regressor: FittedRegressor
+    start: Corrected
+    data: Dataset
+
+    def extended(self, data: Dataset) -> Dataset:
+        """Other data with the regressor's predictions among the features."""
+        return _extended(data, self.regressor.predictions(data.features))
+
+    def finished(self, corrected: Corrected) -> CorrectedRegressor:
+        """The predictor of plain features."""
+        return CorrectedRegressor(self.regressor, corrected)
+
+
+class Corrected(eqx.Module):
+    """g + r(φ; θ) − r(φ; θ₀), of features and predictions in a row."""
+
+    trained: Any
+    origin: Any
+    shape: tuple[int, ...] = eqx.field(static=True)
+    outputs: Outputs = eqx.field(static=True)
+
+    def __call__(self, extended: Any) -> dict[str, Any]:
+        count = math.prod(self.shape)
+        features, found, start = extended[:count].reshape(self.shape), {}, count
+        now, before = (named(part(features), self.outputs) for part in (self.trained, self.origin))
+        for name, shape in self.outputs:
+            base = extended[start : start + math.prod(shape)].reshape(shape)
+            found[name], start = base + (now[name] - before[name]), start + math.prod(shape)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectedRegressor(OnHost):
+    """A fitted `Residual`."""
+
+    regressor: FittedRegressor
+    corrected: Corrected
+
+    def predictions(self, features: Any) -> dict[str, np.ndarray]:
+        """Parameters by name, [B, *shape], for features [B, ...]."""
+        extended = _columns(features, self.regressor.predictions(features))
+        return predict(self.corrected, extended, self.corrected.outputs)
+
+    @property
+    def kind(self) -> str:
+        return f"a corrected {self.regressor.kind}"
+
+
+def _columns(features: Any, base: dict[str, np.ndarray]) -> np.ndarray:
+    parts = [np.asarray(features, np.float64), *base.values()]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
+def _extended(data: Dataset, base: dict[str, np.ndarray]) -> Dataset:
+    """The data with predictions after the flattened features."""
+    twin = copy.copy(data)
+    twin.features, twin.feature_names = _columns(data.features, base), None
+    return twin
 
 
 def _seeded(estimator: Any, seed: int) -> Any:

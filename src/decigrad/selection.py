@@ -12,8 +12,9 @@ import numpy as np
 from decigrad.data import Dataset
 from decigrad.errors import ModelError, SolveError
 from decigrad.losses import MSE, LeastSquares
-from decigrad.predictors import LinearPredictor, initialized, least_squares
+from decigrad.predictors import LinearPredictor, initialized, least_squares, outputs_of
 from decigrad.progress import Progress
+from decigrad.regressors import Regressor, is_regressor, taught
 from decigrad.trainer import Lanes, Trainer
 
 
@@ -137,7 +138,7 @@ class Run:
         everything = np.arange(len(self.trainer.data))
         self.finish = lambda: self._final(proximal_weight, self.rounds, {"proximal_weight": proximal_weight})
         if isinstance(self.trainer.loss, LeastSquares):
-            found = self._closed_form(start, everything)
+            found = self._closed_form(start, self.trainer.data)
             self.finish = lambda: FitResult(found, found, {}, {"method": "closed form"}, 0.0, 0)
         elif isinstance(selection, HoldOut):
             result = self._hold_out(selection, start, warm_start)
@@ -156,28 +157,30 @@ class Run:
         best = self.anchor if self.best is None else self.best
         return FitResult(best, self.anchor, self.history, {"interrupted": True}, 0.0, 0, interrupted=True)
 
-    def _closed_form(self, start: Any, index: np.ndarray) -> LinearPredictor:
+    def _closed_form(self, start: Any, data: Dataset) -> LinearPredictor:
         if not isinstance(start, LinearPredictor):
             raise ModelError("LeastSquares in closed form needs Linear(); use MSE() for other predictors")
         ridge = self.trainer.loss.ridge if isinstance(self.trainer.loss, LeastSquares) else 0.0
-        return least_squares(start, self.trainer.data.take(index), ridge=ridge)
+        return least_squares(start, data, ridge=ridge)
 
     def _two_stage(self, start: Any, parts: list[np.ndarray], warm_start: Any) -> list[Any]:
         """The two-stage predictor of each part of the data (or the start given in its place)."""
         if warm_start is False or not self.trainer.loss.decides:
             return [start] * len(parts)
+        data = self.trainer.data
+        if isinstance(warm_start, Regressor) or is_regressor(warm_start):
+            outputs = outputs_of(self.trainer.layer)
+            return [self._learned(start, taught(warm_start, data, p, outputs), [p])[0] for p in parts]
         if warm_start is not True:
-            return [initialized(warm_start, self.trainer.layer, self.trainer.data, 0)] * len(parts)
+            return [initialized(warm_start, self.trainer.layer, data, 0)] * len(parts)
+        return self._learned(start, data, parts)
+
+    def _learned(self, start: Any, data: Dataset, parts: list[np.ndarray]) -> list[Any]:
+        """Least squares on each part of the data: in closed form where there is one, else by gradient."""
         if isinstance(start, LinearPredictor):
-            return [self._closed_form(start, part) for part in parts]
-        twin = Trainer(
-            start,
-            self.trainer.layer,
-            MSE(),
-            self.trainer.data,
-            self.trainer.optimizer,
-            self.trainer.batch_size,
-        )
+            return [self._closed_form(start, data.take(part)) for part in parts]
+        trainer = self.trainer
+        twin = Trainer(start, trainer.layer, MSE(), data, trainer.optimizer, trainer.batch_size)
         lanes = twin.lanes([start] * len(parts), parts, np.zeros(len(parts)), np.zeros(len(parts)))
         rng = np.random.default_rng(0)
         for _ in self.bar.track(range(self.epochs), "two-stage"):

@@ -23,7 +23,7 @@ from decigrad.losses import MSE, LeastSquares, Loss, Regret
 from decigrad.predictors import Linear, initialized, outputs_of
 from decigrad.progress import Progress
 from decigrad.registry import Auto, Method, named
-from decigrad.regressors import Regressor
+from decigrad.regressors import Regressor, Residual, Stacked
 from decigrad.selection import CrossValidation, FitResult, HoldOut, Run
 from decigrad.trainer import Trainer
 
@@ -52,7 +52,7 @@ def fit(
 
     Args:
         predictor: `Linear()`, `MLP()`, or any callable pytree (see `decigrad.predictors`); or `Regressor()`,
-            for loss="two-stage" alone.
+            for loss="two-stage" alone; or `Residual()`, a correction of one.
         layer: the decision layer.
         data: features, true and known parameters.
         loss: `Regret()` by default; `MSE()` and `LeastSquares()` are the two-stage losses. Or the name of a
@@ -66,7 +66,8 @@ def fit(
         optimizer: an optax transformation in place of Adam.
         proximal_weight: pull towards two-stage (see `CrossValidation`), used when selection is None.
         warm_start: start from two-stage: least squares for `Linear`, else the mean squared error by
-            gradient. False starts from the predictor as it is; a predictor starts from that one.
+            gradient. False starts from the predictor as it is; a predictor starts from that one; a
+            regressor as scikit-learn has them is fitted first, and least squares is that of its predictions.
         averaging: judge and return a running mean of the weights over the last epochs, which takes out
             the noise of subgradients; by default for losses of the decision without an exact derivative.
         validation: other data on which the loss is recorded every epoch; it decides nothing.
@@ -91,6 +92,13 @@ def fit(
         raise ModelError(f"solve_ratio must lie between 0 and 1, got {solve_ratio}")
     if on_failure not in ("continue", "raise"):
         raise ModelError(f"on_failure must be 'continue' or 'raise', got {on_failure!r}")
+    stack: Stacked | None = None
+    if isinstance(predictor, Residual):
+        if not isinstance(warm_start, bool):
+            raise ModelError("Residual starts from its regressor: leave warm_start as it is")
+        stack = predictor.stacked(data, layer, _integer(seed))
+        predictor, data, warm_start = stack.start, stack.data, False
+        validation = None if validation is None else stack.extended(validation)
     if isinstance(predictor, Regressor):
         return _regressed(predictor, layer, data, loss, _integer(seed))
     if loss == "auto":
@@ -145,6 +153,9 @@ def fit(
         result.chosen["gains"] = {name: run.gains.mean if run.gains else 0.0 for name, run in runs.items()}
         result.chosen["refused"] = {name: str(error) for name, error in refused.items()}
         result.chosen["method"] = best if runs[best].gains else "two-stage"
+    if stack is not None:
+        pair = stack.finished(result.predictor), stack.finished(result.two_stage)
+        result = replace(result, predictor=pair[0], two_stage=pair[1])
     failures = dict(sorted(runs[best].trainer.failures.items()))
     if failures:
         first, status = next(iter(failures.items()))

@@ -1,10 +1,13 @@
 """Predictors: from features to a dict of parameters.
 
-`Linear`, `MLP` and `CNN` are recipes; `fit` initializes them for the data at hand. Any callable pytree works in
-their place (an Equinox module, say): it maps the features of *one* sample to a dict of arrays named like the
-predicted parameters, or to one array when one parameter is predicted.
+`Linear`, `MLP`, `CNN` and the rest are recipes; `fit` initializes them for the data at hand. Any callable
+pytree works in their place (an Equinox module, say): it maps the features of *one* sample to a dict of arrays
+named like the predicted parameters, or to one array when one parameter is predicted.
 """
 
+from decigrad.predictors.adapters import CallablePredictor as CallablePredictor
+from decigrad.predictors.adapters import FlaxPredictor as FlaxPredictor
+from decigrad.predictors.adapters import JAXPredictor as JAXPredictor
 from decigrad.predictors.linear import Linear as Linear
 from decigrad.predictors.linear import LinearPredictor as LinearPredictor
 from decigrad.predictors.linear import least_squares as least_squares

@@ -99,7 +99,17 @@ def scaling(data: Dataset, outputs: Outputs) -> tuple[Any, Any, Any, Any]:
     return s.mean, s.spread, s.shift, s.scale
 
 
-UNSCALED = None, None, None, None
+UNSCALED: tuple[Any, Any, Any, Any] = (None, None, None, None)
+
+
+def is_float(leaf: Any) -> bool:
+    """Whether it is an array of floating-point numbers."""
+    return isinstance(leaf, np.ndarray | jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def constant(tree: Any) -> Any:
+    """The same pytree with nothing to train: its floating-point arrays are NumPy's, in float64."""
+    return jax.tree_util.tree_map(lambda a: np.asarray(a, np.float64) if is_float(a) else a, tree)
 
 
 def activation_named(who: str, name: str) -> Any:
