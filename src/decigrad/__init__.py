@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from decigrad.errors import UnboundedError as UnboundedError
     from decigrad.errors import UnsupportedModelError as UnsupportedModelError
     from decigrad.evaluation import compare as compare
+    from decigrad.evaluation import diagnose as diagnose
     from decigrad.evaluation import evaluate as evaluate
     from decigrad.gradients import IMLE as IMLE
     from decigrad.gradients import KKT as KKT
@@ -76,6 +77,7 @@ _HOMES = {
     "UnboundedError": "decigrad.errors",
     "UnsupportedModelError": "decigrad.errors",
     "compare": "decigrad.evaluation",
+    "diagnose": "decigrad.evaluation",
     "evaluate": "decigrad.evaluation",
     "KKT": "decigrad.gradients",
     "BlackBox": "decigrad.gradients",

@@ -2,6 +2,8 @@
 
 from decigrad.evaluation.comparison import ComparisonData as ComparisonData
 from decigrad.evaluation.comparison import Run as Run
+from decigrad.evaluation.diagnosis import diagnose as diagnose
+from decigrad.evaluation.findings import Diagnosis as Diagnosis
 from decigrad.evaluation.judge import Comparison as Comparison
 from decigrad.evaluation.judge import compare as compare
 from decigrad.evaluation.judge import evaluate as evaluate

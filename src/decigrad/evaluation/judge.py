@@ -50,15 +50,35 @@ def evaluate(
     Returns:
         An `Evaluation`: regret by sample, normalized regret, prediction error, rank agreement and more.
     """
+    started = time.perf_counter()
+    data.check(layer)
+    predicted = predict(predictor, data.features, outputs_of(layer))
+    return evaluate_predictions(predicted, layer, data, cost=cost, name=name, started=started)
+
+
+def evaluate_predictions(
+    predicted: dict[str, np.ndarray],
+    layer: DecisionLayer,
+    data: Dataset,
+    *,
+    cost: Any = None,
+    name: str = "predictor",
+    started: float | None = None,
+) -> Evaluation:
+    """`evaluate` for predictions that are made already: by name, [B, *shape].
+
+    Args:
+        started: `time.perf_counter()` when the predictions were begun; None counts the decisions alone.
+    """
     data.check(layer)
     loss = Regret(cost)
     loss.check(layer)
     exact = layer.exact
+    before = time.perf_counter()
     best, _ = data.optimal(layer)
-    started = time.perf_counter()
-    predicted = predict(predictor, data.features, outputs_of(layer))
+    labelled = time.perf_counter() - before
     made = exact.solve({**data.known, **predicted}, throw=False)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - labelled - (before if started is None else started)
     optimum = _score(loss, exact, best.x, data)
     regret = _score(loss, exact, made.x, data) - optimum
     if cost is None:

@@ -82,18 +82,19 @@ class Report:
         self._blocks.append({"kind": "text", "html": _paragraphs(text)})
         return self
 
-    def verdict(self, text: str, kind: str = "tie") -> Report:
+    def verdict(self, text: str, kind: str = "tie", word: str = "") -> Report:
         """Add a highlighted conclusion.
 
         Arguments:
             text: a sentence; inline marks as in `text`.
             kind: "gain", "loss" or "tie"; shown as a word beside the colour.
+            word: in place of the kind's own.
         Raises:
             ValueError: another kind.
         """
         if kind not in _VERDICTS:
             raise ValueError(f"the kind of a verdict is one of {sorted(_VERDICTS)}, got {kind!r}")
-        block = {"kind": "verdict", "verdict": kind, "word": _VERDICTS[kind], "html": _inline(text)}
+        block = {"kind": "verdict", "verdict": kind, "word": word or _VERDICTS[kind], "html": _inline(text)}
         self._blocks.append(block)
         return self
 

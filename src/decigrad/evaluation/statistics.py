@@ -60,18 +60,26 @@ class Interval:
         return f"{self.estimate:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def mean_and_error(values: Any) -> Estimate:
+def mean_and_error(values: Any, weights: Any = None) -> Estimate:
     """Mean and standard error s/√n of the finite values, s with n − 1 degrees of freedom.
 
     Arguments:
         values: [n]; non-finite entries are left out and do not count in `Estimate.n`.
+        weights: [n], nonnegative: the mean Σwv/Σw, with the error √(n/(n−1) Σw²(v − mean)²)/Σw of a ratio, n
+            counting positive weights; equal weights give the plain mean and error.
     """
     v = np.asarray(values, dtype=float).ravel()
-    v = v[np.isfinite(v)]
-    if not len(v):
+    w = np.ones_like(v) if weights is None else np.asarray(weights, dtype=float).ravel()
+    kept = np.isfinite(v) & (w > 0)
+    v, w = v[kept], w[kept]
+    n = len(v)
+    if not n:
         return Estimate(np.nan, np.nan, 0)
-    error = float(v.std(ddof=1) / np.sqrt(len(v))) if len(v) > 1 else np.nan
-    return Estimate(float(v.mean()), error, len(v))
+    mean = float(w @ v / w.sum())
+    if n == 1:
+        return Estimate(mean, np.nan, 1)
+    error = float(np.sqrt(n / (n - 1) * ((w * (v - mean)) ** 2).sum()) / w.sum())
+    return Estimate(mean, error, n)
 
 
 def t_interval(values: Any, *, confidence: float = 0.95) -> Interval:
