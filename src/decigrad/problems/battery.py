@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from decigrad import modeling as dm
+from decigrad.errors import ModelError
 
 HOURS = 24
 COLUMNS = ("datetime", "da_price", "load_forecast", "temp_dca")
@@ -56,11 +57,11 @@ class BatterySpec:
     def __post_init__(self) -> None:
         for name in ("capacity", "charge_limit", "discharge_limit"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise ModelError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 < self.efficiency <= 1:
-            raise ValueError(f"efficiency must be in (0, 1], got {self.efficiency}")
+            raise ModelError(f"efficiency must be in (0, 1], got {self.efficiency}")
         if self.flexibility < 0 or self.health < 0:
-            raise ValueError("flexibility and health must not be negative")
+            raise ModelError("flexibility and health must not be negative")
 
 
 def battery_model(spec: BatterySpec | None = None, *, hours: int = HOURS) -> dm.Model:
@@ -140,7 +141,7 @@ def load_battery_days(path: str | Path, *, price_cap: float | None = 500.0) -> B
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, a value is not a number, or no pair of consecutive days remains.
+        ModelError: a column is missing, a value is not a number, or no pair of consecutive days remains.
 
     Source: `battery_storage/storage_data.csv` of locuslab/e2e-model-learning (Apache-2.0), 2011–2016.
     """
@@ -153,7 +154,7 @@ def load_battery_days(path: str | Path, *, price_cap: float | None = 500.0) -> B
             usable[date] = filled
     rows = [(d, usable[d - _ONE_DAY], usable[d]) for d in sorted(usable) if d - _ONE_DAY in usable]
     if not rows:
-        raise ValueError(f"{path}: no two consecutive complete days with positive prices")
+        raise ModelError(f"{path}: no two consecutive complete days with positive prices")
     return BatteryDays(
         dates=np.array([d for d, _, _ in rows], dtype="datetime64[D]"),
         features=np.stack([_day_features(d, before, day) for d, before, day in rows]),
@@ -169,10 +170,10 @@ def chronological_split(days: BatteryDays, train: float = 0.8) -> tuple[BatteryD
     no target is in both parts.
     """
     if not 0 < train < 1:
-        raise ValueError(f"train must be a share between 0 and 1, got {train}")
+        raise ModelError(f"train must be a share between 0 and 1, got {train}")
     cut = int(len(days) * train)
     if cut == 0 or cut == len(days):
-        raise ValueError(f"{len(days)} days are too few to split at {train}")
+        raise ModelError(f"{len(days)} days are too few to split at {train}")
     return days.take(slice(None, cut)), days.take(slice(cut, None))
 
 
@@ -206,17 +207,17 @@ def _read_days(path: Path) -> dict[datetime.date, np.ndarray]:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             found = ", ".join(reader.fieldnames or ()) or "none"
-            raise ValueError(f"{path}: column(s) {', '.join(missing)} missing; found {found}")
+            raise ModelError(f"{path}: column(s) {', '.join(missing)} missing; found {found}")
         for line, row in enumerate(reader, start=2):
             try:
                 moment = datetime.datetime.fromisoformat(row["datetime"])
                 values = [float(row[name]) if row[name] else np.nan for name in _MEASURES]
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {line}: {error}") from error
+                raise ModelError(f"{path}, line {line}: {error}") from error
             day = days.setdefault(moment.date(), np.full((len(_MEASURES), HOURS), np.nan))
             day[:, moment.hour] = values
     if not days:
-        raise ValueError(f"{path}: no rows below the header")
+        raise ModelError(f"{path}: no rows below the header")
     return days
 
 

@@ -78,7 +78,7 @@ def load_energy_prices(path: str | Path) -> EnergyDays:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, a value is not a number, or a day does not have 48 rows.
+        ModelError: a column is missing, a value is not a number, or a day does not have 48 rows.
     """
     path = _existing(path, "energy prices")
     with path.open(newline="", encoding="utf-8") as file:
@@ -87,7 +87,7 @@ def load_energy_prices(path: str | Path) -> EnergyDays:
         wanted = ("DateTime", *FEATURES, "SMPEP2")
         missing = [name for name in wanted if name not in header]
         if missing:
-            raise ValueError(
+            raise ModelError(
                 f"{path}: column(s) {', '.join(missing)} missing; found {', '.join(header) or 'none'}"
             )
         columns = [header.index(name) for name in wanted]
@@ -97,18 +97,18 @@ def load_energy_prices(path: str | Path) -> EnergyDays:
                 _, date, _ = row[columns[0]].split()
                 values = [float(row[column]) for column in columns[1:]]
             except (IndexError, ValueError) as error:
-                raise ValueError(f"{path}, line {line}: {error}") from error
+                raise ModelError(f"{path}, line {line}: {error}") from error
             days.setdefault(date, []).append(values)
     for date, rows in days.items():
         if len(rows) != SLOTS:
-            raise ValueError(f"{path}: {date} has {len(rows)} rows, not {SLOTS}")
+            raise ModelError(f"{path}: {date} has {len(rows)} rows, not {SLOTS}")
     if not days:
-        raise ValueError(f"{path}: no rows below the header")
+        raise ModelError(f"{path}: no rows below the header")
     table = np.array([_without_gaps(np.array(rows)) for rows in days.values()])
     dates = np.array([_iso(date, path) for date in days], dtype="datetime64[D]")
     whole = np.isfinite(table).all(axis=(1, 2))
     if not whole.any():
-        raise ValueError(f"{path}: every day has missing values")
+        raise ModelError(f"{path}: every day has missing values")
     return EnergyDays(dates[whole], table[whole, :, :-1], table[whole, :, -1])
 
 
@@ -149,24 +149,24 @@ def load_energy_knapsack(path: str | Path) -> EnergyKnapsack:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no `.npz` file, an array is missing, or shapes do not fit.
+        ModelError: it is no `.npz` file, an array is missing, or shapes do not fit.
     """
     path = _existing(path, "energy knapsack")
     names = ("X_1gtrain", "X_1gtest", "y_train", "y_test", "weights")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: not an .npz file")
+        raise ModelError(f"{path}: not an .npz file")
     with np.load(path, allow_pickle=False) as file:
         missing = [name for name in names if name not in file]
         if missing:
-            raise ValueError(f"{path}: array(s) {', '.join(missing)} missing; found {', '.join(file)}")
+            raise ModelError(f"{path}: array(s) {', '.join(missing)} missing; found {', '.join(file)}")
         train, test, values, more, weights = (np.asarray(file[name], np.float64) for name in names)
     width = len(FEATURES) + 1
     if any(x.ndim != 2 or x.shape[1] != width or len(x) % SLOTS for x in (train, test)):
-        raise ValueError(
+        raise ModelError(
             f"{path}: features must be [days · {SLOTS}, {width}], got {train.shape}, {test.shape}"
         )
     if values.shape != train.shape[:1] or more.shape != test.shape[:1] or weights.shape != (SLOTS,):
-        raise ValueError(
+        raise ModelError(
             f"{path}: values {values.shape}, {more.shape} or weights {weights.shape} do not fit the features"
         )
     features = np.concatenate([train, test])[:, 1:].reshape(-1, SLOTS, len(FEATURES))
@@ -218,7 +218,7 @@ def load_scheduling(path: str | Path) -> SchedulingInstance:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file ends early, goes on too long, or holds something else than these numbers.
+        ModelError: the file ends early, goes on too long, or holds something else than these numbers.
     """
     path = _existing(path, "scheduling instance")
     lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -227,20 +227,20 @@ def load_scheduling(path: str | Path) -> SchedulingInstance:
     def numbers(count: int, what: str) -> list[float]:
         nonlocal position
         if position == len(lines):
-            raise ValueError(f"{path}: ends before {what}")
+            raise ModelError(f"{path}: ends before {what}")
         try:
             values = [float(word) for word in lines[position]]
         except ValueError as error:
-            raise ValueError(f"{path}, {what}: {error}") from error
+            raise ModelError(f"{path}, {what}: {error}") from error
         if len(values) != count:
-            raise ValueError(f"{path}, {what}: expected {count} number(s), got {len(values)}")
+            raise ModelError(f"{path}, {what}: expected {count} number(s), got {len(values)}")
         position += 1
         return values
 
     (minutes,) = numbers(1, "slot length")
     (resources,) = numbers(1, "number of resources")
     if minutes <= 0 or resources != 1:
-        raise ValueError(f"{path}: needs a positive slot length and one resource, got {minutes}, {resources}")
+        raise ModelError(f"{path}: needs a positive slot length and one resource, got {minutes}, {resources}")
     capacity = []
     for k in range(int(numbers(1, "number of machines")[0])):
         numbers(4, f"machine {k}")
@@ -249,9 +249,9 @@ def load_scheduling(path: str | Path) -> SchedulingInstance:
     for k in range(int(numbers(1, "number of tasks")[0])):
         tasks.append([*numbers(5, f"task {k}")[1:], *numbers(1, f"use of task {k}")])
     if position != len(lines):
-        raise ValueError(f"{path}: {len(lines) - position} line(s) after the last task")
+        raise ModelError(f"{path}: {len(lines) - position} line(s) after the last task")
     if not capacity or not tasks:
-        raise ValueError(f"{path}: there must be at least one machine and one task")
+        raise ModelError(f"{path}: there must be at least one machine and one task")
     duration, earliest, latest, power, use = np.array(tasks).T
     return SchedulingInstance(
         minutes,
@@ -321,7 +321,7 @@ def _existing(path: str | Path, what: str) -> Path:
 def _iso(date: str, path: Path) -> str:
     parts = date.split("/")
     if len(parts) != 3 or not all(part.isdigit() for part in parts):
-        raise ValueError(f"{path}: expected a date as day/month/year, got {date!r}")
+        raise ModelError(f"{path}: expected a date as day/month/year, got {date!r}")
     day, month, year = map(int, parts)
     return f"{year:04d}-{month:02d}-{day:02d}"
 

@@ -28,6 +28,7 @@ import jax
 import numpy as np
 
 from decigrad import modeling as dm
+from decigrad.errors import ModelError
 
 TRADING_DAYS = 252
 FEATURES = ("return 1w", "return 1m", "momentum 12-1m", "volatility 3m", "below 1y high", "beta 1y")
@@ -97,20 +98,20 @@ def portfolio_periods(
         dates: [T], prices: [T, n] positive, tickers: n names. The first year is used for features only.
 
     Raises:
-        ValueError: shapes disagree, a price is not a positive number, or there are too few days.
+        ModelError: shapes disagree, a price is not a positive number, or there are too few days.
     """
     prices = np.asarray(prices, dtype=np.float64)
     if prices.ndim != 2 or prices.shape != (len(dates), len(tickers)):
-        raise ValueError(f"prices must be [{len(dates)} dates, {len(tickers)} tickers], got {prices.shape}")
+        raise ModelError(f"prices must be [{len(dates)} dates, {len(tickers)} tickers], got {prices.shape}")
     if not (np.isfinite(prices).all() and (prices > 0).all()):
-        raise ValueError("prices must be positive finite numbers; drop or fill missing days first")
+        raise ModelError("prices must be positive finite numbers; drop or fill missing days first")
     if days < 1:
-        raise ValueError(f"days must be at least 1, got {days}")
+        raise ModelError(f"days must be at least 1, got {days}")
     # A whole number of periods, counted back from the last price: the last target ends on the last day.
     first = TRADING_DAYS + (len(prices) - 1 - TRADING_DAYS) % days
     day = np.arange(first, len(prices) - days, days)
     if len(day) == 0:
-        raise ValueError(f"{len(prices)} days are too few: one year of features and {days} days are needed")
+        raise ModelError(f"{len(prices)} days are too few: one year of features and {days} days are needed")
     growth = prices[day] / prices[day - days]
     return PortfolioPeriods(
         dates=np.asarray(dates)[day],
@@ -170,7 +171,7 @@ def factor_covariance(returns: np.ndarray, factors: int = 3, *, scale: float = 1
     """
     returns = np.asarray(returns, dtype=np.float64)
     if returns.ndim != 2 or not 1 <= factors <= min(returns.shape):
-        raise ValueError(f"factors must be between 1 and {min(returns.shape)}, got {factors}")
+        raise ModelError(f"factors must be between 1 and {min(returns.shape)}, got {factors}")
     sample = np.cov(returns, rowvar=False) * scale
     values, vectors = np.linalg.eigh(sample)
     loadings = np.sqrt(values[-factors:])[:, None] * vectors[:, -factors:].T
@@ -183,7 +184,7 @@ def past_covariance(
 ) -> FactorCovariance:
     """The factor covariance of a holding period from the `window` daily returns that end on day `end`."""
     if not window <= end < len(prices):
-        raise ValueError(f"day {end} has no {window} returns before it in {len(prices)} prices")
+        raise ModelError(f"day {end} has no {window} returns before it in {len(prices)} prices")
     history = prices[end - window : end + 1]
     return factor_covariance(100.0 * (history[1:] / history[:-1] - 1.0), factors, scale=float(days))
 
@@ -210,11 +211,11 @@ def portfolio_model(
     """
     n = len(covariance.idiosyncratic)
     if gamma <= 0 or kappa <= 0 or impact < 0:
-        raise ValueError(
+        raise ModelError(
             f"gamma, kappa must be positive, impact not negative: got {gamma}, {kappa}, {impact}"
         )
     if not 1 / n <= cap <= 1:
-        raise ValueError(f"cap must be between 1/{n} and 1: weights up to {cap} cannot add up to 1")
+        raise ModelError(f"cap must be between 1/{n} and 1: weights up to {cap} cannot add up to 1")
     model = dm.Model("portfolio")
     x = model.continuous("weights", shape=n, lb=0.0, ub=cap)
     trades = model.continuous("trades", shape=n, lb=0.0)
@@ -281,8 +282,8 @@ def walk_forward(n: int, *, train: int, test: int, gap: int = 1) -> list[Fold]:
     [([0, 1, 2], [4, 5]), ([2, 3, 4], [6, 7])]
     """
     if train < 1 or test < 1 or gap < 0:
-        raise ValueError(f"train and test must be positive and gap not negative, got {train}, {test}, {gap}")
+        raise ModelError(f"train and test must be positive and gap not negative, got {train}, {test}, {gap}")
     if train + gap >= n:
-        raise ValueError(f"{n} periods are too few for a window of {train} and a gap of {gap}")
+        raise ModelError(f"{n} periods are too few for a window of {train} and a gap of {gap}")
     starts = range(train + gap, n, test)
     return [Fold(np.arange(s - gap - train, s - gap), np.arange(s, min(s + test, n))) for s in starts]
