@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import decigrad as dg
-from decigrad.cli import _study_battery, _study_output, _study_portfolio
+from decigrad.cli import _study_battery, _study_energy, _study_output, _study_portfolio
 from decigrad.cli._study_training import DecisionTraining
 from decigrad.problems import allocation, battery, portfolio
+from decigrad.problems.energy import EnergyKnapsack
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,31 @@ def test_portfolio_economics_are_those_of_the_weights(portfolio_study):
         ]
     )
     assert float(row["mse"][5]) == pytest.approx(-certainty * 252 / 5, abs=0.006)
+
+
+def test_energy_trains_on_the_past_alone():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((60, 6, 2))
+    weights = np.array([3.0, 5.0, 7.0, 3.0, 5.0, 7.0])
+    values = weights * np.exp(features[..., 0]) + 0.1 * rng.random((60, 6))
+    plan = _study_energy.Plan(capacities=(10,), folds=2, test=15, epochs=1)
+    days = EnergyKnapsack(features, values, weights)
+    study = _study_energy.study_energy(days, plan, range(2))
+    data = study.comparisons["capacity 10"]
+    assert data.methods == list(_study_energy.METHODS) and data.seeds == [0, 1]
+    layer = _study_energy.energy.energy_knapsack_layer(weights, 10)
+    for part, first in (
+        (slice(0, 15), 30),
+        (slice(15, 30), 45),
+    ):  # trained on what lies before
+        design = np.c_[features[:first].reshape(-1, 2), np.ones(first * 6)]
+        found = np.linalg.lstsq(design, values[:first].ravel(), rcond=None)[0]
+        test = slice(first, first + 15)
+        decided = layer.solve({"value": features[test] @ found[:2] + found[2]}).x["x"]
+        best = layer.solve({"value": values[test]}).x["x"]
+        regret = (values[test] * (best - decided)).sum(axis=1)
+        judged = data.runs["two-stage"][0].evaluation.regret[part]
+        np.testing.assert_allclose(judged, regret, atol=1e-9)
 
 
 def test_battery_compares_each_pair_of_weights(battery_study):

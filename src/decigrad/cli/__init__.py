@@ -87,6 +87,20 @@ def battery(
         run_battery(data, seeds=seeds, report=report, quick=quick)
 
 
+@study.command()
+def energy(
+    data: Annotated[Path, typer.Option(help="Directory of knapsack_Data.npz (ICON / PredOpt benchmarks).")],
+    seeds: Annotated[int, typer.Option(min=1, help="How often training is repeated.")] = 5,
+    report: Annotated[Path | None, typer.Option(help="Where the HTML report goes; default: none.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A short version of the study.")] = False,
+) -> None:
+    """A knapsack of half-hours at Irish electricity prices, walk-forward."""
+    from decigrad.cli.study import run_energy
+
+    with _plain_errors():
+        run_energy(data, seeds=seeds, report=report, quick=quick)
+
+
 @app.command()
 def bench(
     problem: Annotated[str, typer.Argument(help="Name of the benchmark; or `list`, or `summary`.")],
