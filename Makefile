@@ -41,7 +41,7 @@ format: $(VENV)/.installed-dev ## let ruff repair layout and imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed-docs ## build the site in docs/_build/html; any warning fails
+docs: $(VENV)/.installed-docs ## build the site in docs/_build/html, notebooks executed; any warning fails
 	JAX_PLATFORMS=cpu $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "The site is in docs/_build/html/index.html."
 
@@ -81,8 +81,8 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
-	@echo "Installing decigrad with the tools of its documentation (once)"
-	@$(PIP) '.[docs]'
+	@echo "Installing decigrad with the tools of its documentation and the data of its tutorials (once)"
+	@$(PIP) '.[docs,datasets]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python

@@ -1,20 +1,43 @@
-"""The site: Markdown throughout (MyST), built with every warning an error."""
+"""The site: Markdown throughout (MyST), built with every warning an error.
 
+Pages whose front matter names a kernel are notebooks, executed while the site is built (MyST-NB); a cell that
+raises fails the build. The blocks of all other pages are run by `tests/test_docs.py`.
+"""
+
+import hashlib
+import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_extensions"))
 
 project = "decigrad"
 author = "The decigrad developers"
 copyright = author  # the name that Sphinx asks for
 version = release = "0.1.0"
 
-extensions = ["myst_parser", "sphinx.ext.viewcode", "api_reference"]
-exclude_patterns = ["_build", "_extensions"]
+extensions = ["myst_nb", "sphinx.ext.viewcode", "api_reference"]
+exclude_patterns = ["_build", "_extensions", "jupyter_execute"]
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+
+
+def library() -> str:
+    """A digest of the library: results that another version of it computed are not shown."""
+    digest = hashlib.sha256()
+    for path in sorted((HERE.parent / "src").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE / "_build" / "notebooks" / library())
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120  # seconds, for one cell
+nb_merge_streams = True
+os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")  # kernels inherit it: one look for all pictures
 
 html_theme = "furo"
 html_title = "decigrad"
