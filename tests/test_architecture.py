@@ -56,6 +56,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "policy": (5, "policy"),
     "deciding": (5, "policy"),
     "archive": (5, "policy"),
+    "streaming": (5, "policy"),
     "encoding": (5, "policy"),
     "execution": (5, "execution"),
     "problems": (6, "problems"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -24,6 +25,45 @@ alone, to the last bit, and not on how many others were asked for; and one compi
 
 FEASIBILITY = 1e-6
 """Largest violation of a constraint, relative to its size, in a fallback decision."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What `Policy.decide` returns, for N rows.
+
+    Attributes:
+        x: decisions by variable name, [N, *shape]; NaN where there is none.
+        predicted: predicted parameters by name, [N, *shape].
+        objective: the model's objective of the decision at the predicted parameters, [N].
+        status: how each solve ended, `Status` as int [N]; that of the solver also where the fallback is used.
+        fallback: where the stated fallback decision was taken, bool [N].
+        seconds: time in all.
+    """
+
+    x: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
+    objective: np.ndarray
+    status: np.ndarray
+    fallback: np.ndarray
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Columns [N] by name: entries of decisions as "x[0]" or "x[0,1]", objective, status, fallback."""
+        found: dict[str, np.ndarray] = {}
+        for name, value in self.x.items():
+            for entry in np.ndindex(value.shape[1:]):
+                label = f"{name}[{','.join(map(str, entry))}]" if entry else name
+                found[label] = value[(slice(None), *entry)]
+        names = np.array([status.name for status in sorted(Status)])
+        return {
+            **found,
+            "objective": self.objective,
+            "status": names[self.status],
+            "fallback": self.fallback,
+        }
 
 
 class Decider:

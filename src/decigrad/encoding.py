@@ -119,7 +119,7 @@ def _operated(
     """An operation, checked as if it were stated now."""
     if operation not in OPERATIONS or not arguments or all(a.is_constant for a in arguments):
         raise ModelError(f"no operation {operation!r} of {len(arguments)} arguments")
-    total = sum(a.size for a in arguments)
+    total = sum(math.prod(a.shape) for a in arguments)
     if isinstance(attribute, Gather):
         good = operation == "gather" and attribute.flat.size == math.prod(attribute.shape)
         good = good and attribute.flat.dtype.kind == "i" and attribute.flat.ndim == 1
@@ -227,11 +227,14 @@ def _objects(value: Any) -> Iterator[Any]:
         yield value
 
 
+@functools.cache
+def _activations() -> dict[int, str]:
+    """Names of the functions of `jax.nn`, by identity."""
+    return {id(getattr(jax.nn, name)): name for name in reversed(dir(jax.nn)) if name[0] != "_"}
+
+
 def _activation_name(value: Any) -> str | None:
-    """The name of a function of `jax.nn`."""
-    if isinstance(value, Expression | type):
-        return None
-    return next((n for n in dir(jax.nn) if n[0] != "_" and getattr(jax.nn, n) is value), None)
+    return _activations().get(id(value))
 
 
 def _shown(value: Any) -> str:
@@ -291,7 +294,7 @@ class Reader:
         if tag == "jax":
             with float64():
                 return jnp.asarray(self._arrays[_index(content, len(self._arrays))])
-        if tag == "activation" and content[:1] != "_" and content in dir(jax.nn):
+        if tag == "activation" and content in _activations().values():
             return getattr(jax.nn, content)
         raise ModelError(f"unknown value {tag!r}")
 

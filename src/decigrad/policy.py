@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from decigrad import archive
-from decigrad.deciding import Decider, by_row, in_blocks, joined
+from decigrad.deciding import Decider, Decisions, by_row, in_blocks, joined
 from decigrad.errors import ModelError
 from decigrad.layer import DecisionLayer
 from decigrad.predictors import LinearPredictor, MLPPredictor, OnHost, Recipe, outputs_of, predict
 from decigrad.program import Status
 from decigrad.sources import Table, shown
+from decigrad.streaming import FileDecisions, decide_file
 from decigrad.tables import Columns
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """What `Policy.decide` returns, for N rows.
-
-    Attributes:
-        x: decisions by variable name, [N, *shape]; NaN where there is none.
-        predicted: predicted parameters by name, [N, *shape].
-        objective: the model's objective of the decision at the predicted parameters, [N].
-        status: how each solve ended, `Status` as int [N]; that of the solver also where the fallback is used.
-        fallback: where the stated fallback decision was taken, bool [N].
-        seconds: time in all.
-    """
-
-    x: dict[str, np.ndarray]
-    predicted: dict[str, np.ndarray]
-    objective: np.ndarray
-    status: np.ndarray
-    fallback: np.ndarray
-    seconds: float
-
-    def __len__(self) -> int:
-        return len(self.status)
-
-    def table(self) -> dict[str, np.ndarray]:
-        """Columns [N] by name: entries of decisions as "x[0]" or "x[0,1]", objective, status, fallback."""
-        found: dict[str, np.ndarray] = {}
-        for name, value in self.x.items():
-            for entry in np.ndindex(value.shape[1:]):
-                label = f"{name}[{','.join(map(str, entry))}]" if entry else name
-                found[label] = value[(slice(None), *entry)]
-        names = np.array([status.name for status in sorted(Status)])
-        return {
-            **found,
-            "objective": self.objective,
-            "status": names[self.status],
-            "fallback": self.fallback,
-        }
 
 
 class Policy:
@@ -185,6 +146,42 @@ class Policy:
             seconds=time.perf_counter() - start,
         )
 
+    def decide_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        batch: int = 8192,
+        keep: Sequence[str] = (),
+        time_limit: float | None = None,
+        fallback: Mapping[str, Any] | None = None,
+        throw: bool = True,
+        progress: Callable[[int], None] | None = None,
+    ) -> FileDecisions:
+        """Decisions for a table of features, which may be larger than memory: it is read batch by batch.
+
+        Args:
+            source: a Parquet (.parquet, .pq) or CSV (.csv, .tsv) file that holds the policy's `table_columns`
+                by name; other columns are ignored.
+            target: the table of decisions, of either kind: the columns of `Decisions.table`. The file is put
+                in place as a whole, when all rows are decided.
+            batch: rows at a time.
+            keep: columns of the source that go before the decisions; from a CSV file, as text.
+            time_limit: as in `decide`, for each batch.
+            fallback: as in `decide`, [*shape] for all rows.
+            throw: raise at the first row without a decision; else it holds NaN and its status.
+            progress: called with the number of rows done after each batch.
+
+        Raises:
+            ModelError: columns that are missing, or a value that is no finite number, naming row (counted
+                from 0) and column.
+            SolveError: with `throw`, as in `decide`.
+        """
+        return decide_file(
+            self, Path(source), Path(target), batch=batch, keep=keep, throw=throw, progress=progress,
+            time_limit=time_limit, fallback=fallback,
+        )  # fmt: skip
+
     def warm_up(self) -> None:
         """Compile: decide one row of zeros, with ones where a known parameter has no value of its own.
 
@@ -201,6 +198,23 @@ class Policy:
         """Known parameters that `decide` must be given: they have no value of their own."""
         parameters = self.layer.parameters.items()
         return [n for n, p in parameters if n not in self.layer.predicts and p.value is None]
+
+    @property
+    def table_columns(self) -> list[str]:
+        """The columns that a table of rows to decide must hold: features, then known parameters."""
+        if self.feature_names is None:
+            raise ModelError("the policy does not know its columns: Policy(..., feature_names=[...])")
+        known = () if self.columns is None else self.columns.known.values()
+        return list(dict.fromkeys([*self.feature_names, *(c for part in known for c in _listed(part))]))
+
+    def from_columns(self, columns: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Features [N, p] and known parameters, of columns [N] by name."""
+        features = np.stack([np.asarray(columns[n], np.float64) for n in self.feature_names or ()], axis=1)
+        known = {}
+        for name, asked in ({} if self.columns is None else self.columns.known).items():
+            values = np.stack([np.asarray(columns[c], np.float64) for c in _listed(asked)], axis=1)
+            known[name] = values.reshape(len(values), *self.layer.parameters[name].shape)
+        return features, known
 
     def _predicted(self, array: np.ndarray) -> dict[str, np.ndarray]:
         try:
@@ -220,11 +234,13 @@ class Policy:
     def _read(self, features: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Features [N, ...], and the known parameters that a table holds."""
         if hasattr(features, "columns"):
-            return self.read_table(Table.open(features), strict=True)
-        try:
-            array = np.asarray(features, np.float64)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"features must be numbers: {error}") from None
+            array, known = self._of_table(Table.open(features))
+        else:
+            known = {}
+            try:
+                array = np.asarray(features, np.float64)
+            except (TypeError, ValueError) as error:
+                raise ModelError(f"features must be numbers: {error}") from None
         if array.ndim < 2:
             raise ModelError(f"features must be [N, ...], got shape {array.shape}; one row is features[None]")
         if len(array) == 0:
@@ -241,34 +257,18 @@ class Policy:
             named = self.feature_names is not None and len(entry) == 1
             where = f"column {self.feature_names[entry[0]]!r}" if named else f"entry {entry}"  # type: ignore[index]
             raise ModelError(f"features: row {row}, {where} is NaN or infinite")
-        return array, {}
+        return array, known
 
-    def read_table(self, table: Table, strict: bool = False) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Features [N, ...] and known parameters, of a table's columns by name.
-
-        Args:
-            table: see `decigrad.sources.Table`.
-            strict: refuse columns that play no role.
-
-        Raises:
-            ModelError: columns that are missing, play no role, or are not finite numbers.
-        """
-        names = table.names if self.feature_names is None else list(self.feature_names)
-        known = {} if self.columns is None else {n: _listed(c) for n, c in self.columns.known.items()}
-        needed = [*names, *(c for part in known.values() for c in part)]
-        if missing := [n for n in dict.fromkeys(needed) if n not in table.names]:
+    def _of_table(self, table: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Features and known parameters in a table's columns; columns that play no role are refused."""
+        if self.feature_names is None:  # nothing to match by
+            return table.array("features", table.names), {}
+        needed = self.table_columns
+        if missing := [n for n in needed if n not in table.names]:
             raise ModelError(f"{table.where} lacks the columns {shown(missing)}; it has {shown(table.names)}")
-        spare = [n for n in table.names if n not in {*needed, *_roles(self.columns)}]
-        if strict and spare:
-            raise ModelError(f"the policy knows no columns {shown(spare)}; its features are {shown(names)}")
-        array = table.array("features", names)
-        if self.feature_shape is not None and array.shape[1:] != self.feature_shape:
-            raise ModelError(f"{table.where} has features {array.shape[1:]}, expected {self.feature_shape}")
-        found = {}
-        for name, columns in known.items():
-            values = table.array(f"parameter {name!r}", columns)
-            found[name] = values.reshape(len(values), *self.layer.parameters[name].shape)
-        return array, found
+        if spare := [n for n in table.names if n not in {*needed, *_roles(self.columns)}]:
+            raise ModelError(f"the policy knows no columns {shown(spare)}; it reads {shown(needed)}")
+        return self.from_columns({name: table.array("features", [name])[:, 0] for name in needed})
 
     def _known(self, given: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
         self.layer.model.check_names(given)
