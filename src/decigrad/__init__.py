@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from decigrad.modeling import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from decigrad import callbacks as callbacks
     from decigrad import losses as losses
     from decigrad import oracles as oracles
     from decigrad import problems as problems
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "callbacks": "decigrad.callbacks",
     "losses": "decigrad.losses",
     "oracles": "decigrad.oracles",
     "Oracle": "decigrad.oracles",

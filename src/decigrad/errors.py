@@ -23,11 +23,15 @@ class NonConvexError(UnsupportedModelError):
 
 
 class SolveError(RuntimeError):
-    """A solve ended without an optimal solution. `solution` holds status, certificate and statistics."""
+    """A solve ended without an optimal solution. `solution` holds status, certificate and statistics.
+
+    One that ends a `fit` has the best predictor until then in `result`, a `FitResult`.
+    """
 
     def __init__(self, message: str, solution: Any = None) -> None:
         super().__init__(message)
         self.solution = solution
+        self.result: Any = None
 
 
 class InfeasibleError(SolveError):

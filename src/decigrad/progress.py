@@ -1,10 +1,11 @@
-"""A progress bar that is there when somebody looks."""
+"""A progress bar that is there when somebody looks: the callback that every `fit` has."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from typing import Any
+
+from decigrad.callbacks import Event
 
 
 class Progress:
@@ -18,6 +19,7 @@ class Progress:
         self.wanted = sys.stderr.isatty() if wanted is None else wanted
         self._bar: Any = None
         self._task: Any = None
+        self._title = ""
 
     def __enter__(self) -> Progress:
         if self.wanted:
@@ -35,27 +37,21 @@ class Progress:
                 transient=True,
             )
             self._bar.start()
+            self._task, self._title = self._bar.add_task("starting", total=None, figures=""), ""
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
-    def track(self, steps: Iterable[Any], label: str) -> Iterator[Any]:
-        """Iterate over steps under a label."""
+    def __call__(self, event: Event) -> None:
+        """Show it."""
         if self._bar is None:
-            yield from steps
             return
-        listed = list(steps)
-        self._task = self._bar.add_task(label, total=len(listed), figures="")
-        for step in listed:
-            yield step
-            self._bar.advance(self._task)
-        self._bar.remove_task(self._task)
-
-    def show(self, **figures: float) -> None:
-        """The latest figures, beside the bar."""
-        if self._bar is not None:
-            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            self._bar.update(self._task, figures=text)
+        if event.title != self._title:
+            self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(event.title, total=event.epochs, figures="")
+            self._title = event.title
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
+        self._bar.update(self._task, completed=event.epoch, figures=figures)

@@ -11,10 +11,17 @@ doi:10.24963/ijcai.2021/390.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 
+from decigrad.checkpoint import drawn, redrawn
+from decigrad.errors import ModelError
+from decigrad.layer import DecisionLayer
+from decigrad.losses import Loss
 from decigrad.program import QuadraticProgram
+from decigrad.solving import run
 
 LARGEST = 20_000
 """Decisions kept; later ones are not added."""
@@ -25,8 +32,14 @@ FEASIBLE = 1e-6
 class Reuse:
     """Which steps take their answers from the pools: each with probability 1 − ratio; and what that saves."""
 
-    def __init__(self, ratio: float, seed: int) -> None:
-        self.ratio = ratio
+    def __init__(self, layer: DecisionLayer, loss: Loss, ratio: float, seed: int) -> None:
+        if loss.through or layer.gradient.changes_forward:
+            raise ModelError(
+                f"solve_ratio < 1 reuses known decisions, and those have no derivative: "
+                f"{type(loss).__name__} with the gradient {layer.gradient} needs one. Use a surrogate such "
+                f"as SPOPlus(), or solve_ratio=1"
+            )
+        self.layer, self.ratio = layer, ratio
         self.saved = 0
         """Solver calls that were not made."""
         self._rng = np.random.default_rng(seed)
@@ -35,11 +48,44 @@ class Reuse:
         """Whether the next step does."""
         return bool(self._rng.random() >= self.ratio)
 
+    def answers(self, pools: list[DecisionPool], queries: Any, mask: np.ndarray) -> tuple[Any, np.ndarray]:
+        """Answers and status [L, B] from the lanes' pools; where no decision is feasible, solved."""
+        answers, status = {}, np.zeros(mask.shape, np.int32)
+        for label, query in queries.items():
+            program, lead = self.layer.programs(query)
+            size = int(np.prod(lead, dtype=int))
+            lanes = np.arange(size).reshape(-1, *mask.shape).swapaxes(0, 1).reshape(len(pools), -1)
+            x = np.zeros((size, program.n))
+            for own, pool in zip(lanes, pools, strict=True):
+                x[own] = pool.best(program.take(own), own.size)
+            found, known = np.zeros(size, np.int32), np.isfinite(x).all(1)
+            missing = np.flatnonzero(~known)
+            if missing.size:
+                raw, _ = run(self.layer.form, self.layer.solver, program.take(missing))
+                x[missing], found[missing] = raw.x, raw.status
+                for own, pool in zip(lanes, pools, strict=True):
+                    pool.add(x[np.intersect1d(own, missing)])
+                x[missing] = np.nan_to_num(x[missing])
+            self.saved += int((known.reshape(-1, *mask.shape) & (mask > 0)).sum())
+            answers[label] = self.layer.form.split(x.reshape(lead + x.shape[1:]))
+            status = np.maximum(status, found.reshape(-1, *mask.shape).max(0))
+        return answers, status
+
+    def state(self) -> Any:
+        """What a checkpoint keeps."""
+        return {"saved": self.saved, "rng": drawn(self._rng)}
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""
+        self.saved = state["saved"]
+        redrawn(self._rng, state["rng"])
+
 
 class DecisionPool:
     """Distinct decisions."""
 
     def __init__(self, x: np.ndarray) -> None:
+        self._size = x.shape[1]
         self._points: list[np.ndarray] = []
         self._seen: set[bytes] = set()
         self.add(x)
@@ -55,11 +101,16 @@ class DecisionPool:
     def __len__(self) -> int:
         return len(self._points)
 
+    @property
+    def points(self) -> np.ndarray:
+        """The decisions [K, n], in the order in which they came: a pool of them is this one."""
+        return np.array(self._points).reshape(len(self), self._size)
+
     def best(self, program: QuadraticProgram, size: int) -> np.ndarray:
         """For each of the `size` instances the best known decision [size, n]; NaN where none is feasible."""
         if not self._points:
             return np.full((size, program.n), np.nan)
-        points = np.array(self._points)
+        points = self.points
         value = program.q @ points.T
         if not program.linear:
             value = value + _quadratic(program, points)

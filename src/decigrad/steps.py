@@ -24,9 +24,15 @@ from decigrad.predictors import Outputs, named
 
 
 @functools.lru_cache(maxsize=64)
-def adam(learning_rate: float) -> optax.GradientTransformation:
-    """Adam; one object for each rate, since optimizers are compared by identity."""
+def adam(learning_rate: Any) -> optax.GradientTransformation:
+    """Adam at a rate or a schedule; one object for each, since optimizers are compared by identity."""
     return optax.adam(learning_rate)
+
+
+@functools.lru_cache(maxsize=64)
+def clipped(optimizer: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
+    """An optimizer of gradients whose global norm is at most `norm`; one object for each."""
+    return optax.chain(optax.clip_by_global_norm(norm), optimizer)
 
 
 def is_trained(leaf: Any) -> bool:
@@ -57,14 +63,17 @@ class Static:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Context:
-    """Arrays that a fit holds fixed: data, the predictor's untrained arrays, spread of the targets, pool, and
-    which decisions of the pool are of a lane's own samples [K, L, 1]."""
+    """Arrays that an epoch holds fixed: data, the predictor's untrained arrays, spread of the targets, pool;
+    and of the lanes: which decisions of the pool are of a lane's own samples [K, L, 1], the weights that it
+    is pulled to, and how strongly [L]."""
 
     data: Batch
     arrays: Any
     spread: dict[str, Any]
     pool: Any = None
     seen: Any = None
+    anchor: Any = None
+    pull: Any = None
 
 
 @dataclass(frozen=True)
@@ -96,9 +105,9 @@ class Recipe:
 
         return jax.vmap(lane)(weights, features)
 
-    def _deviation(self, context: Context, predicted: dict[str, Any], anchor: Any, features: Any) -> Any:
+    def _deviation(self, context: Context, predicted: dict[str, Any], features: Any) -> Any:
         """Mean squared deviation from the anchor by sample, in standard deviations of the targets."""
-        origin = jax.lax.stop_gradient(self.predict(context, anchor, features))
+        origin = jax.lax.stop_gradient(self.predict(context, context.anchor, features))
         total: Any = 0.0
         size = 0
         for name, shape in self.outputs:
@@ -108,27 +117,25 @@ class Recipe:
         return total / size
 
     def _total(
-        self,
-        context: Context,
-        predicted: Any,
-        answers: Any,
-        status: Any,
-        batch: Batch,
-        anchor: Any,
-        pull: Any,
+        self, context: Context, batch: Batch, predicted: Any, answers: Any, status: Any
     ) -> tuple[Any, tuple[Any, Any]]:
         """Sum over lanes of the weighted mean loss plus the proximal term; loss by lane, status by sample."""
         value = self.loss.value(self.layer, predicted, answers, batch)
         ok = (status == 0) & (batch.weight > 0)
         weight = batch.weight * ok
         loss = (jnp.where(ok, value, 0.0) * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1e-300)
-        near = (self._deviation(context, predicted, anchor, batch.features) * batch.weight).sum(-1)
-        near = pull * near / jnp.maximum(batch.weight.sum(-1), 1e-300)
+        near = (self._deviation(context, predicted, batch.features) * batch.weight).sum(-1)
+        near = context.pull * near / jnp.maximum(batch.weight.sum(-1), 1e-300)
         return (loss + near).sum(), (loss, jnp.where(batch.weight > 0, status, 0))
 
-    def _stepped(self, weights: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
-        updates, state = jax.vmap(self.optimizer.update)(gradient, state, weights)
-        return optax.apply_updates(weights, updates), state
+    def _stepped(self, weights: Any, state: Any, gradient: Any, sound: Any = True) -> tuple[Any, Any, Any]:
+        """A step of the optimizer, and in which lanes [L] it is finite; none in any where one is not."""
+        updates, stepped = jax.vmap(self.optimizer.update)(gradient, state, weights)
+        moved = optax.apply_updates(weights, updates)
+        for leaf in jax.tree_util.tree_leaves((gradient, moved)):
+            sound &= jnp.isfinite(leaf).reshape(len(leaf), -1).all(1)
+        new, old = (moved, stepped), (weights, state)
+        return *jax.tree_util.tree_map(lambda a, b: jnp.where(sound.all(), a, b), new, old), sound
 
     # ----------------------------------------------------------------------------------- device solvers
 
@@ -150,31 +157,26 @@ class Recipe:
         return answers, worst
 
     def epoch(
-        self,
-        context: Context,
-        weights: Any,
-        state: Any,
-        anchor: Any,
-        pull: Any,
-        index: Any,
-        mask: Any,
-        keys: Any,
-    ) -> tuple[Any, Any, Any, Any]:
-        """All steps of one epoch, inside one trace."""
+        self, context: Context, weights: Any, state: Any, index: Any, mask: Any, keys: Any
+    ) -> tuple[Any, Any, Any, Any, Any]:
+        """All steps of one epoch, inside one trace, up to the first that is not finite; which are is returned
+        last [steps, L]."""
 
         def objective(weights: Any, batch: Batch) -> Any:
             predicted = self.predict(context, weights, batch.features)
             answers, status = self._answers(self.loss, self.layer, predicted, batch)
-            return self._total(context, predicted, answers, status, batch, anchor, pull)
+            return self._total(context, batch, predicted, answers, status)
 
         def step(carry: Any, at: Any) -> Any:
-            weights, state = carry
+            weights, state, sound = carry
             batch = self.gather(context, *at)
             (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights, batch)
-            return self._stepped(weights, state, gradient), record
+            *moved, sound = self._stepped(weights, state, gradient, sound)
+            return (*moved, sound), (*record, sound)
 
-        (weights, state), (loss, status) = jax.lax.scan(step, (weights, state), (index, mask, keys))
-        return weights, state, loss.mean(0), status
+        begin = weights, state, jnp.ones(index.shape[1], bool)
+        (weights, state, _), (loss, status, sound) = jax.lax.scan(step, begin, (index, mask, keys))
+        return weights, state, loss.mean(0), status, sound
 
     def judge(self, context: Context, weights: Any, index: Any, key: Any, loss: Loss) -> tuple[Any, Any]:
         """A loss and a status by lane and sample."""
@@ -194,45 +196,30 @@ class Recipe:
         return predicted, batch, loss.queries(self.layer, predicted, batch)
 
     def descend(
-        self,
-        context: Context,
-        weights: Any,
-        state: Any,
-        answers: Any,
-        status: Any,
-        batch: Batch,
-        anchor: Any,
-        pull: Any,
-    ) -> tuple[Any, Any, Any]:
-        """One step of a loss that takes the answers as constants."""
+        self, context: Context, weights: Any, state: Any, batch: Batch, answers: Any, status: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        """One step of a loss that takes the answers as constants; its record last."""
 
         def objective(weights: Any) -> Any:
             predicted = self.predict(context, weights, batch.features)
-            return self._total(context, predicted, answers, status, batch, anchor, pull)
+            return self._total(context, batch, predicted, answers, status)
 
         (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights)
         return *self._stepped(weights, state, gradient), record
 
     def cotangents(
-        self,
-        context: Context,
-        predicted: Any,
-        answers: Any,
-        status: Any,
-        batch: Batch,
-        anchor: Any,
-        pull: Any,
+        self, context: Context, batch: Batch, predicted: Any, answers: Any, status: Any
     ) -> tuple[Any, Any]:
         """Gradients of the step's loss in predictions and in decisions, and its record."""
 
         def objective(predicted: Any, answers: Any) -> Any:
-            return self._total(context, predicted, answers, status, batch, anchor, pull)
+            return self._total(context, batch, predicted, answers, status)
 
         return jax.grad(objective, argnums=(0, 1), has_aux=True)(predicted, answers)
 
     def update(
         self, context: Context, weights: Any, state: Any, batch: Batch, direct: Any, solved: Any
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Any, Any, Any]:
         """One step along the gradient of ⟨direct, ĉ⟩ − Σ λᵀR(θ(ĉ)), with λ and the solution held fixed."""
 
         def surrogate(weights: Any) -> Any:

@@ -8,6 +8,7 @@ adjoint (host) → update (compiled), so that no callback is needed.
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,17 +20,18 @@ import numpy as np
 import optax
 
 from decigrad import steps
+from decigrad.checkpoint import leaves, refilled
 from decigrad.data import Dataset
 from decigrad.errors import ModelError, SolveError
 from decigrad.gradients import KKT, Relaxed
 from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Imitation, Loss, Regret
-from decigrad.predictors import outputs_of
+from decigrad.predictors import outputs_of, predict
 from decigrad.program import Status
 from decigrad.reuse import DecisionPool, Reuse
-from decigrad.solving import run
 
 AVERAGED = 6  # epochs: a running mean of the weights forgets with this horizon
+STILL = optax.set_to_zero()
 CHUNK = 8192  # samples × lanes solved at once when judging
 
 
@@ -42,7 +44,7 @@ class Lanes:
 
     weights: Any
     judged: Any
-    state: Any
+    optimizer: Any
     anchor: Any
     index: np.ndarray  # [L, n] positions in the data, padded
     mask: np.ndarray  # [L, n] 1 for real, 0 for padding
@@ -50,6 +52,22 @@ class Lanes:
     seen: Any = None  # [K, L, 1] which decisions of the data's pool are optimal for a sample of the lane
     pools: list[DecisionPool] = field(default_factory=list)  # by lane, decisions to be reused
     epochs: int = 0
+
+    def state(self) -> Any:
+        """What a checkpoint keeps: all that epochs change, and where the lanes are pulled to."""
+        trees = {name: leaves(getattr(self, name)) for name in _TREES}
+        pools = [pool.points for pool in self.pools]
+        return {**trees, "pull": self.pull, "pools": pools, "epochs": self.epochs}
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""
+        for name in _TREES:
+            setattr(self, name, refilled(getattr(self, name), state[name]))
+        self.pools = [DecisionPool(points) for points in state["pools"]]
+        self.pull, self.epochs = state["pull"], state["epochs"]
+
+
+_TREES = ("weights", "judged", "optimizer", "anchor")
 
 
 @dataclass
@@ -102,18 +120,19 @@ class Trainer:
         self.recipe = steps.Recipe(layer, layer.exact, loss, optimizer, outputs_of(layer), static)
         spread = {name: data.targets[name].std(axis=0) for name in layer.predicts}
         spread = {name: jnp.asarray(np.where(s > 0, s, 1.0)) for name, s in spread.items()}
-        self.pool = None if solve_ratio == 1 else _reuse(layer, loss, solve_ratio, seed)
+        reused = solve_ratio != 1 and loss.decides
+        self.reuse = Reuse(layer, loss, solve_ratio, seed) if reused else None
         labelled = self._labelled(data)
         pool, self.place = self._pool(labelled)
         self.context = steps.Context(labelled, jax.tree_util.tree_map(jnp.asarray, arrays), spread, pool)
-        self.host = loss.decides and (layer.host or self.pool is not None)
+        self.host = loss.decides and (layer.host or self.reuse is not None)
 
     def like(self, data: Dataset) -> Trainer:
         """The same trainer on other data."""
         data.check(self.layer)
         twin = object.__new__(Trainer)
         twin.__dict__.update(self.__dict__)
-        twin.data, twin.calls, twin.failures, twin.stop, twin.pool = data, 0, {}, False, None
+        twin.data, twin.calls, twin.failures, twin.stop, twin.reuse = data, 0, {}, False, None
         twin.context = replace(self.context, data=twin._labelled(data))
         return twin
 
@@ -132,7 +151,7 @@ class Trainer:
             optimal = {name: np.nan_to_num(x) for name, x in labels.x.items()}
             value = np.where(status, 0.0, labels.objective)
             weight = np.where(status, 0.0, weight)
-            if self.pool is not None:
+            if self.reuse is not None:
                 self.solved = np.broadcast_to(labels.raw.x, (len(data), labels.raw.x.shape[-1]))
             if hasattr(self.loss, "prepare"):
                 prepared = self.loss.prepare(self.layer.exact, labels)
@@ -170,7 +189,7 @@ class Trainer:
         index, mask = _padded(parts)
         state = jax.vmap(self.optimizer.init)(stacked)
         pull = np.asarray(weights) * np.asarray(unit)
-        pools = [] if self.pool is None else [DecisionPool(self.solved[part]) for part in parts]
+        pools = [] if self.reuse is None else [DecisionPool(self.solved[part]) for part in parts]
         return Lanes(stacked, stacked, state, stacked, index, mask, pull, self._seen(parts), pools)
 
     def predictor(self, lanes: Lanes, lane: int) -> Any:
@@ -178,6 +197,18 @@ class Trainer:
         trained = jax.tree_util.tree_map(lambda a: a[lane], lanes.judged)
         arrays = jax.tree_util.tree_map(np.asarray, self.context.arrays)
         return self.recipe.static.join(trained, arrays)
+
+    def state(self) -> Any:
+        """What a checkpoint keeps: counters, failures and draws."""
+        reuse = None if self.reuse is None else self.reuse.state()
+        failures = list(self.failures.items())
+        return {"calls": self.calls, "epochs": self.epochs, "failures": failures, "reuse": reuse}
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""
+        self.calls, self.epochs, self.failures = state["calls"], state["epochs"], dict(state["failures"])
+        if self.reuse is not None:
+            self.reuse.restore(state["reuse"])
 
     def epoch(self, lanes: Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
         """One pass over every lane's samples, in place; mean loss and number of failed samples by lane."""
@@ -189,22 +220,10 @@ class Trainer:
             forward, backward = self.layer.gradient.solves
             each = forward + backward * self.loss.through
             self.calls += int(mask.sum()) * getattr(self.loss, "solves", 1) * each
-        if self.host:
-            records = [self._host_step(lanes, i, m, k) for i, m, k in zip(index, mask, keys, strict=True)]
-            loss, status = np.mean([r[0] for r in records], axis=0), np.stack([r[1] for r in records])
-        else:
-            lanes.weights, lanes.state, loss, status = steps.epoch(
-                self.recipe,
-                replace(self.context, seen=lanes.seen),
-                lanes.weights,
-                lanes.state,
-                lanes.anchor,
-                lanes.pull,
-                index,
-                mask,
-                keys,
-            )
-            loss, status = np.asarray(loss), np.asarray(status)
+        loss, status, sound = self._steps(lanes, index, mask, keys)
+        if not sound.all():
+            step = int(np.argmin(sound.all(1)))
+            raise self._unsound(lanes, index[step], mask[step], keys[step : step + 1])
         self._note(index, status)
         failed = (status != 0).sum((0, 2))
         lanes.epochs += 1
@@ -219,6 +238,51 @@ class Trainer:
                 "every sample of an epoch failed to solve; see layer.solve(..., throw=False).status"
             )
         return loss, failed
+
+    def _steps(
+        self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, keys: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Steps in place, up to the first that is not finite: mean loss [L], status [steps, L, B], and which
+        are finite [steps, L]."""
+        if not self.host:
+            lanes.weights, lanes.optimizer, *found = steps.epoch(
+                self.recipe, self._context(lanes), lanes.weights, lanes.optimizer, index, mask, keys
+            )
+            loss, status, sound = map(np.asarray, found)
+            return loss, status, sound
+        records: list[tuple[np.ndarray, ...]] = []
+        for at in zip(index, mask, keys, strict=True):
+            records.append(self._host_step(lanes, *at))
+            if not records[-1][2].all():
+                break
+        return np.mean([r[0] for r in records], axis=0), *(np.stack([r[i] for r in records]) for i in (1, 2))
+
+    def _unsound(self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any) -> SolveError:
+        """The error for a step [L, B] that is not finite, naming the first sample that alone makes it so."""
+        still, unmoved = copy.copy(self), replace(lanes, optimizer=optax.EmptyState())
+        still.recipe = replace(self.recipe, optimizer=STILL)
+        for place in range(index.shape[1]):
+            alone = np.where(np.arange(index.shape[1]) == place, mask, 0.0)
+            repeated = np.repeat(index[:, place : place + 1], index.shape[1], axis=1)
+            _, _, sound = still._steps(replace(unmoved), repeated[None], alone[None], key)
+            for lane in np.flatnonzero(~sound[0]).tolist():
+                sample = int(index[lane, place])
+                model = self.predictor(replace(lanes, judged=lanes.weights), lane)
+                found = predict(model, self.data.features[sample : sample + 1], self.recipe.outputs)
+                lost = [name for name, value in found.items() if not np.isfinite(value).all()]
+                if lost:
+                    why = f"Its prediction of {lost} is not finite: lower learning_rate, or set clip"
+                else:
+                    why = (
+                        "Its predictions are finite, so it is the loss that has no finite derivative there: "
+                        "check its cost (a root or logarithm at 0?) and the sample's values"
+                    )
+                where = f"at sample {sample} of the data"
+                return SolveError(f"the gradient of the loss became NaN or infinite {where}. {why}")
+        return SolveError(
+            "a step of training became NaN or infinite, though the gradient of each sample is finite: lower "
+            "learning_rate (or what its schedule gives), or set clip"
+        )
 
     def _note(self, index: np.ndarray, status: np.ndarray) -> None:
         """Remember which samples failed; with `stop`, raise for the first."""
@@ -251,40 +315,20 @@ class Trainer:
         }
         return solutions, answers, status
 
-    def _reused(self, pools: list[DecisionPool], queries: Any, mask: np.ndarray) -> tuple[Any, Any]:
-        """Answers and status from the lanes' pools of known decisions; where none is feasible, solved."""
-        assert self.pool is not None
-        answers, status = {}, np.zeros(mask.shape, np.int32)
-        for label, query in queries.items():
-            program, lead = self.layer.programs(query)
-            size = int(np.prod(lead, dtype=int))
-            lanes = np.arange(size).reshape(-1, *mask.shape).swapaxes(0, 1).reshape(len(pools), -1)
-            x = np.zeros((size, program.n))
-            for own, pool in zip(lanes, pools, strict=True):
-                x[own] = pool.best(program.take(own), own.size)
-            found, known = np.zeros(size, np.int32), np.isfinite(x).all(1)
-            missing = np.flatnonzero(~known)
-            if missing.size:
-                raw, _ = run(self.layer.form, self.layer.solver, program.take(missing))
-                x[missing], found[missing] = raw.x, raw.status
-                for own, pool in zip(lanes, pools, strict=True):
-                    pool.add(x[np.intersect1d(own, missing)])
-                x[missing] = np.nan_to_num(x[missing])
-            saved = int((known.reshape(-1, *mask.shape) & (mask > 0)).sum())
-            self.pool.saved, self.calls = self.pool.saved + saved, self.calls - saved
-            answers[label] = self.layer.form.split(x.reshape(lead + x.shape[1:]))
-            status = np.maximum(status, found.reshape(-1, *mask.shape).max(0))
-        return answers, status
+    def _context(self, lanes: Lanes) -> steps.Context:
+        return replace(self.context, seen=lanes.seen, anchor=lanes.anchor, pull=lanes.pull)
 
     def _host_step(
         self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        recipe, context = self.recipe, replace(self.context, seen=lanes.seen)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        recipe, context = self.recipe, self._context(lanes)
         predicted, batch, queries = steps.ask(
             recipe, context, lanes.weights, index, mask, key, loss=self.loss
         )
-        if self.pool is not None and self.pool.next():
-            answers, status = self._reused(lanes.pools, queries, mask)
+        if self.reuse is not None and self.reuse.next():
+            before = self.reuse.saved
+            answers, status = self.reuse.answers(lanes.pools, queries, mask)
+            self.calls -= self.reuse.saved - before
         else:
             solutions, answers, status = self._solved(self.layer, queries, index.shape, key)
             for solved in solutions.values() if lanes.pools else ():
@@ -292,18 +336,17 @@ class Trainer:
                 for x, pool in zip(each, lanes.pools, strict=True):
                     pool.add(x.reshape(-1, x.shape[-1]))
         if not self.loss.through:
-            lanes.weights, lanes.state, record = steps.descend(
-                recipe, context, lanes.weights, lanes.state, answers, status, batch, lanes.anchor, lanes.pull
+            *moved, sound, record = steps.descend(
+                recipe, context, lanes.weights, lanes.optimizer, batch, answers, status
             )
-            return np.asarray(record[0]), np.asarray(record[1])
-        (direct, through), record = steps.cotangents(
-            recipe, context, predicted, answers, status, batch, lanes.anchor, lanes.pull
-        )
-        solved = {label: self.layer.saved(found, through[label]) for label, found in solutions.items()}
-        lanes.weights, lanes.state = steps.update(
-            recipe, context, lanes.weights, lanes.state, batch, direct, solved
-        )
-        return np.asarray(record[0]), np.asarray(record[1])
+        else:
+            (direct, through), record = steps.cotangents(recipe, context, batch, predicted, answers, status)
+            saved = {label: self.layer.saved(found, through[label]) for label, found in solutions.items()}
+            *moved, sound = steps.update(
+                recipe, context, lanes.weights, lanes.optimizer, batch, direct, saved
+            )
+        lanes.weights, lanes.optimizer = moved
+        return np.asarray(record[0]), np.asarray(record[1]), np.asarray(sound)
 
     def judge(self, lanes: Lanes, parts: list[np.ndarray]) -> Judged:
         """The loss's metric for every lane on its part of the data; a failed sample counts as the worst."""
@@ -329,7 +372,7 @@ class Trainer:
         return Judged(mean, lists, weights)
 
     def _judge_block(self, lanes: Lanes, block: np.ndarray, loss: Loss) -> tuple[Any, Any]:
-        key, context = jax.random.PRNGKey(0), replace(self.context, seen=lanes.seen)
+        key, context = jax.random.PRNGKey(0), self._context(lanes)
         if not (self.recipe.judging.solver.host and loss.decides):
             return steps.judge(self.recipe, context, lanes.judged, block, key, loss=loss)
         predicted, batch, queries = steps.ask(
@@ -344,18 +387,6 @@ def without_gradient(layer: DecisionLayer, loss: Loss) -> bool:
     moving = layer.form.depends("A", "b", "G", "h", "lb", "ub") & set(layer.predicts)
     plain = isinstance(layer.gradient, KKT | Relaxed) and layer.form.linear and not moving
     return plain and isinstance(loss, Regret | Imitation)
-
-
-def _reuse(layer: DecisionLayer, loss: Loss, solve_ratio: float, seed: int) -> Reuse | None:
-    if not loss.decides:
-        return None
-    if loss.through or layer.gradient.changes_forward:
-        raise ModelError(
-            f"solve_ratio < 1 reuses known decisions, and those have no derivative: {type(loss).__name__} "
-            f"with the gradient {layer.gradient} needs one. Use a surrogate such as SPOPlus(), or "
-            f"solve_ratio=1"
-        )
-    return Reuse(solve_ratio, seed)
 
 
 def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

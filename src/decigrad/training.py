@@ -1,30 +1,40 @@
 """`fit`: train a predictor by a loss of its decisions, from two-stage on, and choose honestly.
 
-candidates → selection (`selection`), each by steps of several lanes (`trainer`, `steps`) → final training
+candidates → phases (`phases`), each by steps of several lanes (`trainer`, `steps`) and saved (`checkpoint`)
+and told (`callbacks`) after every epoch
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
+import equinox as eqx
+import jax
 import numpy as np
 import optax
 
 from decigrad import steps
+from decigrad.callbacks import Callbacks, Event
+from decigrad.checkpoint import Checkpoint, drawn
 from decigrad.compiled import float64
 from decigrad.data import Dataset
-from decigrad.errors import ModelError
+from decigrad.errors import ModelError, SolveError
+from decigrad.fingerprint import digest
 from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, LeastSquares, Loss, Regret
+from decigrad.phases import Run, like, trained
 from decigrad.predictors import Linear, initialized, outputs_of
 from decigrad.progress import Progress
 from decigrad.registry import Auto, Method, named
-from decigrad.regressors import Regressor, Residual, Stacked
-from decigrad.selection import CrossValidation, FitResult, HoldOut, Run
+from decigrad.regressors import Regressor, Residual, Stacked, is_regressor
+from decigrad.selection import CrossValidation, FitResult, HoldOut
 from decigrad.trainer import Trainer
 
 
@@ -38,14 +48,18 @@ def fit(
     selection: CrossValidation | HoldOut | str | None = "default",
     epochs: int = 40,
     batch_size: int = 32,
-    learning_rate: float = 0.01,
+    learning_rate: float | Callable[[Any], Any] = 0.01,
     optimizer: optax.GradientTransformation | None = None,
+    clip: float | None = None,
     proximal_weight: float = 0.0,
     warm_start: bool | Any = True,
     averaging: bool | None = None,
     validation: Dataset | None = None,
     on_failure: Literal["continue", "raise"] = "continue",
     solve_ratio: float = 1.0,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1,
+    callbacks: Sequence[Callable[[Event], Any]] = (),
     progress: bool | None = None,
 ) -> FitResult:
     """Train a predictor for the decisions that a layer makes with its predictions.
@@ -62,8 +76,10 @@ def fit(
             epochs on all data with `proximal_weight`.
         epochs: passes over the data (at most, where some are selected).
         batch_size: samples a step.
-        learning_rate: of Adam; in standardized units for `Linear()` and `MLP()`.
+        learning_rate: of Adam, in standardized units for `Linear()` and `MLP()`; or a schedule of optax's, a
+            function of the number of steps, which every phase counts from 0.
         optimizer: an optax transformation in place of Adam.
+        clip: largest global norm of a step's gradient; a longer one is shortened to it.
         proximal_weight: pull towards two-stage (see `CrossValidation`), used when selection is None.
         warm_start: start from two-stage: least squares for `Linear`, else the mean squared error by
             gradient. False starts from the predictor as it is; a predictor starts from that one; a
@@ -78,16 +94,27 @@ def fit(
         solve_ratio: share of the steps, drawn with `seed`, that solve; the others take the best decision
             known so far (see `decigrad.reuse`). For surrogates, whose decisions need no derivative;
             `FitResult.saved_calls` counts what it saves.
+        checkpoint: a file that holds the state of the fit; the same call goes on from there after a kill or
+            Ctrl-C, and ends with the same bits. It refuses other data or arguments.
+        checkpoint_every: epochs between two writings of it.
+        callbacks: called with an `Event` after every epoch (see `decigrad.callbacks`); one that returns True
+            ends the phase, with the best found so far.
         progress: a progress bar; by default where the terminal shows one.
 
     Raises:
-        ModelError: data, predictor or loss do not fit the layer.
-        SolveError: every sample of an epoch failed, one did and `on_failure="raise"`, or the loss became NaN.
+        ModelError: data, predictor or loss do not fit the layer; the checkpoint is another fit's, or damaged.
+        SolveError: every sample of an epoch failed, one did and `on_failure="raise"`, or a gradient became
+            NaN or infinite: the message names the sample. Its `result` is the best until then.
     """
-    started = time.perf_counter()
     data.check(layer)
     if epochs < 1 or batch_size < 1:
         raise ModelError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
+    if not (callable(learning_rate) or math.isfinite(learning_rate)):
+        raise ModelError(f"learning_rate must be a finite number or a schedule, got {learning_rate!r}")
+    if clip is not None and not clip > 0:
+        raise ModelError(f"clip must be a positive norm, got {clip!r}")
+    if checkpoint_every < 1:
+        raise ModelError(f"checkpoint_every must be at least 1, got {checkpoint_every}")
     if not 0 <= solve_ratio <= 1:
         raise ModelError(f"solve_ratio must lie between 0 and 1, got {solve_ratio}")
     if on_failure not in ("continue", "raise"):
@@ -99,7 +126,7 @@ def fit(
         stack = predictor.stacked(data, layer, _integer(seed))
         predictor, data, warm_start = stack.start, stack.data, False
         validation = None if validation is None else stack.extended(validation)
-    if isinstance(predictor, Regressor):
+    if isinstance(predictor, Regressor):  # in one call: nothing to resume, no epochs to tell
         return _regressed(predictor, layer, data, loss, _integer(seed))
     if loss == "auto":
         loss = Auto()
@@ -116,12 +143,29 @@ def fit(
     budget = loss.solver_calls if isinstance(loss, Auto) else None
     limit = np.inf if budget is None else budget / len(tried)
     rng = np.random.default_rng(seed) if isinstance(seed, int | np.integer) else seed
+    tell = Callbacks([Progress(progress), *callbacks])
     start = initialized(predictor, layer, data, _integer(seed))
+    if not (isinstance(warm_start, bool | Regressor) or is_regressor(warm_start)):
+        start, warm_start = _begun(warm_start, start, layer, data), False
     runs: dict[str, Run] = {}
     refused: dict[str, ModelError] = {}
     with float64():
-        bar = Progress(progress)
+        record = Checkpoint(checkpoint, checkpoint_every, {} if checkpoint is None else {
+            "data": _digest(data),
+            "layer": digest(layer), "predictor": digest(start), "loss": digest(loss, tried),
+            "validation": digest(None if validation is None else _digest(validation)),
+            "seed": digest(_integer(seed), drawn(rng)), "selection": digest(selection),
+            "epochs": digest(epochs), "batch_size": digest(batch_size),
+            "learning_rate": digest(learning_rate), "optimizer": digest(optimizer), "clip": digest(clip),
+            "proximal_weight": digest(proximal_weight), "warm_start": digest(warm_start),
+            "averaging": digest(averaging), "on_failure": digest(on_failure),
+            "solve_ratio": digest(solve_ratio),
+            "versions of JAX and NumPy": digest(jax.__version__, np.__version__),
+        })  # fmt: skip
+        if record.result is not None:
+            return _finished(_restored(record.result, start), stack)
         adam = optimizer or steps.adam(learning_rate)
+        adam = adam if clip is None else steps.clipped(adam, float(clip))
         for name, method in tried.items():
             try:
                 through = method.layer(layer)
@@ -137,39 +181,87 @@ def fit(
                 refused[name] = error
                 continue
             draws = copy.deepcopy(rng) if auto else rng  # the same folds for all
-            runs[name] = Run(trainer, draws, epochs, bar, validation, limit)
+            runs[name] = Run(name, trainer, start, draws, epochs, record, tell, validation, limit)
         if not runs:
             raise next(iter(refused.values()))
+
+        def whole(best: str, result: FitResult) -> FitResult:
+            """The result with what all candidates took."""
+            reuses = [run.trainer.reuse for run in runs.values() if run.trainer.reuse is not None]
+            return replace(
+                result, seconds=record.seconds, solver_calls=sum(run.calls for run in runs.values()),
+                saved_calls=sum(reuse.saved for reuse in reuses),
+                failures=dict(sorted(runs[best].trainer.failures.items())),
+                epoch_seconds=runs[best].found.epoch_seconds,
+            )  # fmt: skip
+
         try:
-            with bar:
+            with tell:
                 for run in runs.values():
-                    run.select(selection, start, proximal_weight, warm_start)
+                    run.select(selection, proximal_weight, warm_start)
                 best = _best(runs, loss)
-                result = runs[best].finish()
+                result = whole(best, runs[best].finish())
+            if auto:
+                gains = {name: run.found.gains for name, run in runs.items()}
+                result.chosen["gains"] = {name: g.mean if g else 0.0 for name, g in gains.items()}
+                result.chosen["refused"] = {name: str(error) for name, error in refused.items()}
+                result.chosen["method"] = best if gains[best] else "two-stage"
+            record.finish(_saved(result))
         except KeyboardInterrupt:
             best = _best(runs, loss)
-            result = runs[best].rescued()
-    if auto and not result.interrupted:
-        result.chosen["gains"] = {name: run.gains.mean if run.gains else 0.0 for name, run in runs.items()}
-        result.chosen["refused"] = {name: str(error) for name, error in refused.items()}
-        result.chosen["method"] = best if runs[best].gains else "two-stage"
-    if stack is not None:
-        pair = stack.finished(result.predictor), stack.finished(result.two_stage)
-        result = replace(result, predictor=pair[0], two_stage=pair[1])
-    failures = dict(sorted(runs[best].trainer.failures.items()))
-    if failures:
-        first, status = next(iter(failures.items()))
+            rescued = runs[best].rescued()
+            if rescued is None:
+                raise
+            result = whole(best, rescued)
+        except SolveError as error:
+            best = _best(runs, loss)
+            rescued = runs[best].rescued()
+            error.result = None if rescued is None else _finished(whole(best, rescued), stack)
+            raise
+        finally:
+            record.flush()
+    if result.failures:
+        first, status = next(iter(result.failures.items()))
         logging.getLogger("decigrad").warning(
             "%d of %d samples failed to solve at least once, the first is %d (%s); see FitResult.failures",
-            len(failures), len(data), first, status,
+            len(result.failures), len(data), first, status,
         )  # fmt: skip
-    calls = sum(run.calls for run in runs.values())
-    saved = sum(run.trainer.pool.saved for run in runs.values() if run.trainer.pool is not None)
-    seconds = time.perf_counter() - started
-    return replace(
-        result, seconds=seconds, solver_calls=calls, saved_calls=saved, failures=failures,
-        epoch_seconds=runs[best].epoch_seconds,
-    )  # fmt: skip
+    return _finished(result, stack)
+
+
+def _digest(data: Dataset) -> str:
+    return digest(data.features, data.targets, data.known, data.weights)
+
+
+def _begun(warm_start: Any, start: Any, layer: DecisionLayer, data: Dataset) -> Any:
+    """The predictor to start from in place of `start`; it must be of the same kind."""
+    made = initialized(warm_start, layer, data, 0)
+    mine, other = (
+        jax.tree_util.tree_map(lambda a: a.shape, eqx.filter(one, steps.is_trained)) for one in (start, made)
+    )
+    if not eqx.tree_equal(mine, other):
+        raise ModelError("warm_start is a predictor of another kind or size than `predictor`")
+    return made
+
+
+def _finished(result: FitResult, stack: Stacked | None) -> FitResult:
+    """The result with the predictors that were asked for: those of a `Residual` with its regressor."""
+    if stack is None:
+        return result
+    pair = stack.finished(result.predictor), stack.finished(result.two_stage)
+    return replace(result, predictor=pair[0], two_stage=pair[1])
+
+
+def _saved(result: FitResult) -> dict[str, Any]:
+    """A result as the checkpoint keeps it."""
+    predictors = {"predictor": trained(result.predictor), "two_stage": trained(result.two_stage)}
+    return {**vars(result), **predictors, "failures": list(result.failures.items())}
+
+
+def _restored(state: dict[str, Any], start: Any) -> FitResult:
+    """The result that a checkpoint kept; its predictors are like `start`."""
+    predictors = {name: like(start, state[name]) for name in ("predictor", "two_stage")}
+    return FitResult(**{**state, **predictors, "failures": dict(state["failures"])})
 
 
 def _regressed(predictor: Regressor, layer: DecisionLayer, data: Dataset, loss: Any, seed: int) -> FitResult:
@@ -186,11 +278,11 @@ def _regressed(predictor: Regressor, layer: DecisionLayer, data: Dataset, loss: 
 
 def _best(runs: dict[str, Run], loss: Any) -> str:
     """The first candidate, or a later one that beats the best of those before it by `Auto.caution`."""
-    names = [name for name, run in runs.items() if run.anchor is not None] or list(runs)
+    names = [name for name, run in runs.items() if run.found.anchor is not None] or list(runs)
     best = names[0]
     for name in names[1:]:
-        gains = runs[name].gains
-        if gains is not None and gains.beats(runs[best].gains, loss.caution):
+        gains = runs[name].found.gains
+        if gains is not None and gains.beats(runs[best].found.gains, loss.caution):
             best = name
     return best
 
