@@ -56,6 +56,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "callbacks": (5, "training"),
     "checkpoint": (5, "training"),
     "fingerprint": (5, "training"),
+    "labels": (5, "training"),
     "evaluation": (5, "training"),
     "policy": (5, "policy"),
     "deciding": (5, "policy"),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from decigrad.gradients import RelaxationGradient as RelaxationGradient
     from decigrad.gradients import Relaxed as Relaxed
     from decigrad.gradients import Smoothed as Smoothed
+    from decigrad.labels import label as label
     from decigrad.layer import DecisionLayer as DecisionLayer
     from decigrad.oracles import Oracle as Oracle
     from decigrad.policy import Decisions as Decisions
@@ -94,6 +95,7 @@ _HOMES = {
     "Method": "decigrad.registry",
     "methods": "decigrad.registry",
     "Smoothed": "decigrad.gradients",
+    "label": "decigrad.labels",
     "DecisionLayer": "decigrad.layer",
     "Decisions": "decigrad.policy",
     "Policy": "decigrad.policy",

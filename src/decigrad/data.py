@@ -78,6 +78,8 @@ class Dataset:
             raise ModelError(f"parameters {sorted(both)} are given both as targets and as known")
 
         self._optimal: dict[Any, Solutions] = {}
+        self.labels: Any = None
+        """Optimal decisions that `decigrad.label` has found, shared with whatever is taken from the data."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -103,7 +105,7 @@ class Dataset:
         taken.known = {n: a[index] for n, a in self.known.items()}
         taken.times = None if self.times is None else self.times[index]
         taken.groups = None if self.groups is None else self.groups[index]
-        taken._optimal = {}
+        taken._optimal, taken.labels = {}, self.labels
         if len(taken) == 0:
             raise ModelError("the selection of samples is empty")
         return taken
@@ -112,7 +114,8 @@ class Dataset:
         """The best decisions under the true parameters, by the layer's own solver, and how many were solved.
 
         They are remembered (for the last few layers, as long as the parameters are the same to the bit), so
-        that labels are computed once however often the data train and judge; then 0 were solved.
+        that labels are computed once however often the data train and judge; then 0 were solved, as they
+        are where `decigrad.label` has solved them.
 
         Raises:
             SolveError: with `throw`, where a sample fails.
@@ -123,10 +126,12 @@ class Dataset:
         key = exact, digest.digest()
         solved = 0
         if key not in self._optimal:
-            solved = len(self)
-            found = exact.solve(self.parameters, throw=throw)
+            found = None if self.labels is None else self.labels.solutions(exact, self)
+            if found is None:
+                solved = len(self)
+                found = exact.solve(self.parameters, throw=throw)
             self._optimal = dict([*self._optimal.items(), (key, found)][-REMEMBERED:])
-        elif throw and self._optimal[key].failed.size:
+        if throw and self._optimal[key].failed.size:
             exact.solve(self.parameters, throw=True)
         return self._optimal[key], solved
 
