@@ -112,9 +112,11 @@ HEAVY = [
     "mlflow",
     "skfolio",
     "sklearn",
+    "starlette",
     "tensorboardX",
     "torch",
     "typer",
+    "uvicorn",
 ]
 
 

@@ -19,6 +19,8 @@ from decigrad.sources import Table, shown
 from decigrad.streaming import FileDecisions, decide_file
 from decigrad.tables import Columns
 
+_PARTS = ("predictor", "layer", "feature_names", "columns", "feature_shape", "fallback", "settings")
+
 
 class Policy:
     """A trained decision rule: features in, decisions out.
@@ -77,6 +79,13 @@ class Policy:
     def __repr__(self) -> str:
         features = "" if self.feature_shape is None else f" features{list(self.feature_shape)}"
         return f"<Policy{features} -> {list(self.layer.predicts)} -> {list(self.layer.form.variables)}>"
+
+    def with_fallback(self, fallback: Mapping[str, Any] | None) -> Policy:
+        """The same rule with another fallback decision."""
+        return Policy(**{**self._parts(), "fallback": fallback})
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _PARTS}
 
     # ------------------------------------------------------------------------------------------ deciding
 
@@ -300,20 +309,8 @@ class Policy:
         Raises:
             ModelError: a part that the format does not know, with the way out.
         """
-        parts = {
-            name: getattr(self, name)
-            for name in (
-                "predictor",
-                "layer",
-                "feature_names",
-                "columns",
-                "feature_shape",
-                "fallback",
-                "settings",
-            )
-        }
         mine = {"predictor": self.predictor, "solver": self.layer.asked}
-        archive.save(Path(path), "policy", parts, archive.chosen(given, mine))
+        archive.save(Path(path), "policy", self._parts(), archive.chosen(given, mine))
         return Path(path)
 
     @staticmethod
@@ -331,7 +328,9 @@ class Policy:
         """
         mine = {"predictor": predictor, "solver": solver}
         parts = archive.load(Path(path), "policy", {n: part for n, part in mine.items() if part is not None})
-        return Policy(parts.pop("predictor"), parts.pop("layer"), **parts)
+        if set(parts) != set(_PARTS) or not isinstance(parts["layer"], DecisionLayer):
+            raise ModelError(f"{path} holds {sorted(parts)}, which do not make a policy")
+        return Policy(**parts)
 
 
 def _feature_shape(predictor: Any, names: tuple[str, ...] | None) -> tuple[int, ...] | None:
