@@ -210,9 +210,15 @@ class Policy:
 
     @property
     def table_columns(self) -> list[str]:
-        """The columns that a table of rows to decide must hold: features, then known parameters."""
+        """The columns that a table of rows to decide must hold: features, then known parameters.
+
+        Raises:
+            ModelError: their names are not known, or features are not one number for each column.
+        """
         if self.feature_names is None:
             raise ModelError("the policy does not know its columns: Policy(..., feature_names=[...])")
+        if self.feature_shape != (len(self.feature_names),):
+            raise ModelError(f"features {self.feature_shape} are not one number for each column: pass arrays")
         known = () if self.columns is None else self.columns.known.values()
         return list(dict.fromkeys([*self.feature_names, *(c for part in known for c in _listed(part))]))
 
