@@ -1,16 +1,17 @@
-"""The command line: `decigrad tutorial`, `decigrad study portfolio`, `decigrad study battery`.
+"""The command line: `decigrad new`, `train`, `compare`, `evaluate`, `decide`, `serve`, `report`, and studies.
 
 Commands import what they need when they run, so that `decigrad --help` answers at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from decigrad.cli.commands import register
+from decigrad.cli.shell import plain_errors
 
 app = typer.Typer(
     name="decigrad",
@@ -54,7 +55,7 @@ def tutorial(
     """Recompute the tutorial's figures, then show what one seed and its score leave out."""
     from decigrad.cli.tutorial import run
 
-    with _plain_errors():
+    with plain_errors():
         matched = run(seed=seed, seeds=seeds, report=report, sizes=data_size, quick=quick)
     if not matched:
         raise typer.Exit(1)
@@ -69,7 +70,7 @@ def portfolio(
     """Weekly portfolios of S&P 500 stocks, walk-forward (needs the extra `datasets`)."""
     from decigrad.cli.study import run_portfolio
 
-    with _plain_errors():
+    with plain_errors():
         run_portfolio(seeds=seeds, report=report, quick=quick)
 
 
@@ -83,7 +84,7 @@ def battery(
     """Day-ahead arbitrage with a grid battery (Donti, Amos and Kolter, 2017)."""
     from decigrad.cli.study import run_battery
 
-    with _plain_errors():
+    with plain_errors():
         run_battery(data, seeds=seeds, report=report, quick=quick)
 
 
@@ -97,7 +98,7 @@ def energy(
     """A knapsack of half-hours at Irish electricity prices, walk-forward."""
     from decigrad.cli.study import run_energy
 
-    with _plain_errors():
+    with plain_errors():
         run_energy(data, seeds=seeds, report=report, quick=quick)
 
 
@@ -122,20 +123,11 @@ def bench(
         for one in BENCHMARKS.values():
             typer.echo(f"{one.name:20}{one.title}")
         return
-    with _plain_errors():
+    with plain_errors():
         if problem == "summary":
             typer.echo(summarize(out))
             return
         run_bench(problem, methods or (), seeds, cells, data, out, epochs, say=typer.echo)
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Errors of the user's making end the command with their message instead of a traceback."""
-    from decigrad.errors import ModelError
-
-    try:
-        yield
-    except (ImportError, OSError, ModelError) as error:
-        typer.echo(f"decigrad: {error}", err=True)
-        raise typer.Exit(2) from error
+register(app)
