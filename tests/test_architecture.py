@@ -66,6 +66,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "execution": (5, "execution"),
     "problems": (6, "problems"),
     "interop": (7, "interop"),
+    "torch": (7, "torch"),
     "cli": (7, "cli"),
 }
 
@@ -97,6 +98,7 @@ HEAVY = [
     "cvxpy",
     "daqp",
     "equinox",
+    "flax",
     "gurobipy",
     "highspy",
     "jinja2",

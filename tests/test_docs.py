@@ -1,7 +1,8 @@
 """The Python of README.md and docs/ runs: every ```python block, in order, one namespace per page.
 
 A block that cannot run here stands below a comment that says why: `<!-- skip: needs a GPU -->`. A block in a
-comment (`<!-- setup`, the fence, `-->`) runs and is not shown: data that the page takes as given.
+comment (`<!-- setup`, the fence, `-->`) runs and is not shown: data that the page takes as given. A page
+about an optional package says so, `<!-- needs: torch -->`, and is skipped where that is not installed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if path.exists())
 FENCE = re.compile(r"^```python[^\n]*\n(?P<code>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+NEEDS = re.compile(r"<!-- needs: (\w+) -->")
 SKIP = re.compile(r"<!-- skip: \S.*-->\s*\Z")
 
 
@@ -25,6 +27,7 @@ class Page:
 
     path: Path
     blocks: list[tuple[int, str]]
+    needs: list[str]
     ran: int = 0
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__docs__"})
 
@@ -44,7 +47,7 @@ def read(path: Path) -> Page:
         for found in FENCE.finditer(text)
         if not SKIP.search(text, 0, found.start())
     ]
-    return Page(path, blocks)
+    return Page(path, blocks, NEEDS.findall(text))
 
 
 def cases() -> list[Any]:
@@ -57,6 +60,8 @@ def cases() -> list[Any]:
 
 @pytest.mark.parametrize(("page", "number"), cases())
 def test_block_runs(page: Page, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in page.needs:
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)  # a page may write report.html
     page.run_through(number)
 

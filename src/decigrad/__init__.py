@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from decigrad.gradients import RelaxationGradient as RelaxationGradient
     from decigrad.gradients import Relaxed as Relaxed
     from decigrad.gradients import Smoothed as Smoothed
+    from decigrad.interop import DecisionFocusedRegressor as DecisionFocusedRegressor
     from decigrad.labels import label as label
     from decigrad.layer import DecisionLayer as DecisionLayer
     from decigrad.oracles import Oracle as Oracle
@@ -96,6 +97,7 @@ _HOMES = {
     "methods": "decigrad.registry",
     "Smoothed": "decigrad.gradients",
     "label": "decigrad.labels",
+    "DecisionFocusedRegressor": "decigrad.interop",
     "DecisionLayer": "decigrad.layer",
     "Decisions": "decigrad.policy",
     "Policy": "decigrad.policy",

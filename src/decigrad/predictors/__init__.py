@@ -23,3 +23,4 @@ from decigrad.predictors.protocol import initialized as initialized
 from decigrad.predictors.protocol import named as named
 from decigrad.predictors.protocol import outputs_of as outputs_of
 from decigrad.predictors.protocol import predict as predict
+from decigrad.predictors.protocol import size_of as size_of
