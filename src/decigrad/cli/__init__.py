@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from decigrad.cli import deployment
 from decigrad.cli.commands import register
 from decigrad.cli.shell import plain_errors
 
@@ -131,3 +132,4 @@ def bench(
 
 
 register(app)
+deployment.register(app)
