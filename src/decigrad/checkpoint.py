@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import time
 import zipfile
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from decigrad.errors import ModelError
+from decigrad.files import replacing
 
 MAGIC = b"decigrad checkpoint"
 VERSION = 1
@@ -128,23 +128,8 @@ class Checkpoint:
 def write(path: Path, state: Any) -> None:
     """Replace a file by a state, so that at every moment it is the old or the new one in full."""
     body = pack(state)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(MAGIC + f" {VERSION} {hashlib.sha256(body).hexdigest()}\n".encode())
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the new name is on the disk once its folder is
-        folder = os.open(path.absolute().parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with replacing(path) as beside:
+        beside.write_bytes(MAGIC + f" {VERSION} {hashlib.sha256(body).hexdigest()}\n".encode() + body)
 
 
 def read(path: Path) -> Any:

@@ -32,6 +32,8 @@ Seen = dict[int, tuple[Any, bytes]]
 
 def _described(value: Any, seen: Seen) -> bytes:
     """A description of a value, as the digest of its type and parts."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # optax's schedules turn 20 into 20.0 in what they close over, once they are used
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return _joined(type(value).__name__, repr(value).encode())
     if isinstance(value, np.ndarray | np.generic | jax.Array):

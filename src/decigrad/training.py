@@ -144,15 +144,15 @@ def fit(
     limit = np.inf if budget is None else budget / len(tried)
     rng = np.random.default_rng(seed) if isinstance(seed, int | np.integer) else seed
     tell = Callbacks([Progress(progress), *callbacks])
-    start = initialized(predictor, layer, data, _integer(seed))
+    start, begin = initialized(predictor, layer, data, _integer(seed)), warm_start
     if not (isinstance(warm_start, bool | Regressor) or is_regressor(warm_start)):
-        start, warm_start = _begun(warm_start, start, layer, data), False
+        start, begin = _begun(warm_start, start, layer, data), False
     runs: dict[str, Run] = {}
     refused: dict[str, ModelError] = {}
     with float64():
         record = Checkpoint(checkpoint, checkpoint_every, {} if checkpoint is None else {
             "data": _digest(data),
-            "layer": digest(layer), "predictor": digest(start), "loss": digest(loss, tried),
+            "layer": digest(layer), "predictor": digest(predictor), "loss": digest(loss, tried),
             "validation": digest(None if validation is None else _digest(validation)),
             "seed": digest(_integer(seed), drawn(rng)), "selection": digest(selection),
             "epochs": digest(epochs), "batch_size": digest(batch_size),
@@ -198,7 +198,7 @@ def fit(
         try:
             with tell:
                 for run in runs.values():
-                    run.select(selection, proximal_weight, warm_start)
+                    run.select(selection, proximal_weight, begin)
                 best = _best(runs, loss)
                 result = whole(best, runs[best].finish())
             if auto:
