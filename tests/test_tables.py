@@ -149,6 +149,8 @@ def test_positions_in_messages_are_those_of_the_source():
             "column 'wind'.*1 missing values of 12.*rows: 11.*drop these",
         ),
         ({"wind": ["calm"] * N}, "features: column 'wind'.*is not numeric: 12 of 12.*'calm'.*encode it"),
+        ({"wind": [*map(str, range(N - 1)), "calm"]}, r"'wind'.*: 1 of 12.*first rows: 11; 'calm'"),
+        ({"wind": [*map(str, range(N))]}, r"column 'wind'.*holds numbers as text .such as '0'.: convert it"),
         ({"wind": DAYS}, "features: column 'wind'.*holds dates; derive numbers"),
         ({"wind": [np.inf] + [0.0] * (N - 1)}, "column 'wind'.*1 infinite values.*rows: 0"),
         ({"limit": [None] * N}, "parameter 'limit': column 'limit'.*12 missing values of 12"),

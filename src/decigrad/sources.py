@@ -86,12 +86,7 @@ class Table:
         if kind in "mM":
             raise ModelError(f"{where} holds dates; derive numbers from them (hour, weekday, days since …)")
         if kind not in "biuf":
-            bad = np.array([not _is_number(v) for v in values.reshape(len(values), -1)[:, 0]], bool)
-            if bad.any():
-                raise ModelError(
-                    f"{where} is not numeric: {int(bad.sum())} of {len(values)} values are no numbers (first "
-                    f"rows: {self._rows(bad)}; {values[bad][0]!r}); encode it as numbers, or correct it"
-                )
+            self._refuse_text(where, values.reshape(len(values), -1)[:, 0])
         numbers = values.astype(np.float64)
         infinite = np.asarray(~np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1))
         if infinite.any():
@@ -99,6 +94,18 @@ class Table:
                 f"{where} has {int(infinite.sum())} infinite values (first rows: {self._rows(infinite)})"
             )
         return numbers
+
+    def _refuse_text(self, where: str, values: np.ndarray) -> None:
+        """Raise for a column that holds something else than numbers, naming what is none."""
+        if all(_is_number(v) for v in values):
+            return
+        bad = np.array([not _reads_as_number(v) for v in values], bool)
+        if not bad.any():
+            raise ModelError(f"{where} holds numbers as text (such as {values[0]!r}): convert it to numbers")
+        raise ModelError(
+            f"{where} is not numeric: {int(bad.sum())} of {len(values)} values are no numbers (first rows: "
+            f"{self._rows(bad)}; {values[bad][0]!r}); encode it as numbers, or correct it"
+        )
 
     def array(self, role: str, names: Sequence[str]) -> np.ndarray:
         """Columns side by side as float64 [N, p]; a single one of more than two axes as it is."""
@@ -251,3 +258,12 @@ def shown(items: Any, most: int = 8) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number | np.bool_)
+
+
+def _reads_as_number(value: Any) -> bool:
+    """Whether a value is a number, or a text that one would read as such."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
