@@ -22,6 +22,7 @@ PACKAGE = "decigrad"
 # Files and packages directly under src/decigrad: (rank, room). Those that share a room may import each other.
 ROOMS: dict[str, tuple[int, str]] = {
     "errors": (-1, "errors"),  # below everything: exception classes, no imports
+    "files": (-1, "files"),  # the same: files that are replaced as a whole
     "program": (0, "program"),
     "kkt": (0, "program"),
     "batching": (0, "batching"),

@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -25,6 +24,7 @@ import numpy as np
 
 from decigrad.encoding import DTYPES, Reader, Writer
 from decigrad.errors import ModelError
+from decigrad.files import replacing
 
 VERSION = 1
 """Of the format. It grows when a reader of the last one could no longer read what is written."""
@@ -76,7 +76,8 @@ def save(path: Path, kind: str, parts: Mapping[str, Any], given: Mapping[str, An
         "given": sorted(given),
         "members": {name: _digest(data) for name, data in members.items()},
     }
-    _replace(path, _packed({_MANIFEST: _json(manifest), **members}))
+    with replacing(path) as beside:
+        beside.write_bytes(_packed({_MANIFEST: _json(manifest), **members}))
 
 
 def load(path: Path, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,16 +193,3 @@ def _packed(members: Mapping[str, bytes]) -> bytes:
             info.create_system, info.external_attr = 3, 0o644 << 16
             archive.writestr(info, members[name])
     return buffer.getvalue()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old or the new one, whatever happens."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -11,9 +11,7 @@ import dataclasses
 import hashlib
 import io
 import logging
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -24,6 +22,7 @@ import numpy as np
 
 from decigrad.data import Dataset
 from decigrad.errors import ModelError, SolveError
+from decigrad.files import replacing
 from decigrad.fingerprint import digest
 from decigrad.layer import DecisionLayer
 from decigrad.program import RawResult, Status, gives_multipliers
@@ -208,17 +207,8 @@ class Store:
         content = buffer.getvalue()
         name = hashlib.sha256(content).hexdigest()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(suffix=".part", dir=self.folder)
-            try:
-                with open(handle, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, self.folder / f"{name}.npz")
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            with replacing(self.folder / f"{name}.npz") as beside:
+                beside.write_bytes(content)
         except OSError as error:
             self._full = True
             _log.warning("labels are not stored from here on: %s", error)

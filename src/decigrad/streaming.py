@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decigrad.errors import ModelError, SolveError
+from decigrad.files import replacing
 from decigrad.program import Status
 from decigrad.sources import shown
 
@@ -65,38 +65,33 @@ def decide_file(
     if target.exists() and source.samefile(target):
         raise ModelError(f"{target} is the table of features itself: write the decisions to another file")
     start, rows, failed, replaced = time.perf_counter(), 0, 0, 0
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with ExitStack() as stack:
-            write: Callable[[Any], None] | None = None
-            for part in _batches(source, policy.table_columns, list(keep), batch):
-                features, known = _inputs(policy, part, source, rows)
-                try:
-                    found = policy.decide(features, known, throw=False, **options)
-                except ModelError as error:
-                    error.add_note(f"in the batch of rows from {rows} on of {source}")
-                    raise
-                lost = (found.status != Status.OPTIMAL) & ~found.fallback
-                if throw and lost.any():
-                    i = int(np.flatnonzero(lost)[0])
-                    status = Status(int(found.status[i]))
-                    raise SolveError(
-                        f"{source}, row {rows + i}: {status.name} ({status.advice}). State a fallback "
-                        f"decision, or allow failures"
-                    )
-                table = _with_decisions(part.select(list(keep)), found.table())
-                write = write or _writer(stack, beside, target.suffix.lower(), table.schema)
-                write(table)
-                rows += len(found)
-                failed += int((found.status != Status.OPTIMAL).sum())
-                replaced += int(found.fallback.sum())
-                if progress is not None:
-                    progress(rows)
+    with replacing(target) as beside, ExitStack() as stack:
+        write: Callable[[Any], None] | None = None
+        for part in _batches(source, policy.table_columns, list(keep), batch):
+            features, known = _inputs(policy, part, source, rows)
+            try:
+                found = policy.decide(features, known, throw=False, **options)
+            except ModelError as error:
+                error.add_note(f"in the batch of rows from {rows} on of {source}")
+                raise
+            lost = (found.status != Status.OPTIMAL) & ~found.fallback
+            if throw and lost.any():
+                i = int(np.flatnonzero(lost)[0])
+                status = Status(int(found.status[i]))
+                raise SolveError(
+                    f"{source}, row {rows + i}: {status.name} ({status.advice}). State a fallback "
+                    f"decision, or allow failures"
+                )
+            table = _with_decisions(part.select(list(keep)), found.table())
+            write = write or _writer(stack, beside, target.suffix.lower(), table.schema)
+            write(table)
+            rows += len(found)
+            failed += int((found.status != Status.OPTIMAL).sum())
+            replaced += int(found.fallback.sum())
+            if progress is not None:
+                progress(rows)
         if rows == 0:
             raise ModelError(f"{source} has no rows")
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
     return FileDecisions(target, rows, failed, replaced, time.perf_counter() - start)
 
 

@@ -10,9 +10,7 @@ import base64
 import datetime
 import errno
 import io
-import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 
 from decigrad.evaluation._style import INK, PALETTE, PAPER
 from decigrad.evaluation.statistics import format_number
+from decigrad.files import replacing
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -211,18 +210,9 @@ def write_atomically(path: str | Path, text: str, *, what: str = "the file") -> 
     Raises:
         OSError: of the original kind, naming the path and what to do about it.
     """
-    # A link is followed, so that it stays a link.
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        with replacing(path) as beside:
+            beside.write_text(text, encoding="utf-8")
     except OSError as error:
         reason = error.strerror or str(error)
         advice = {
@@ -238,9 +228,6 @@ def write_atomically(path: str | Path, text: str, *, what: str = "the file") -> 
         }.get(error.errno or 0, "choose another path")
         message = f"cannot write {what}: {reason}; {advice}"
         raise OSError(error.errno or errno.EIO, message, str(path)) from error
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
 
 
 # ----------------------------------------------------------------------------------------------- pictures
