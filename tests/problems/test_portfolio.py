@@ -163,17 +163,6 @@ def test_model_refuses_impossible_settings(options, message):
         portfolio.portfolio_model(covariance, **options)
 
 
-def test_shared_predictor_is_the_pooled_least_squares_fit():
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((30, 6, 4))
-    slope = np.array([0.5, -1.0, 0.0, 2.0])
-    found = portfolio.SharedLinear.least_squares(features, features @ slope + 0.3)
-    np.testing.assert_allclose(found.slope, slope, atol=1e-12)
-    assert found.intercept == pytest.approx(0.3)
-    order = rng.permutation(6)
-    np.testing.assert_allclose(found(features[0][order])["returns"], found(features[0])["returns"][order])
-
-
 # ------------------------------------------------------------------------------------------- walk-forward
 
 

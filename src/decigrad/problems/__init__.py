@@ -37,7 +37,6 @@ from decigrad.problems.newsvendor import newsvendor_model, newsvendor_samples
 from decigrad.problems.portfolio import (
     FactorCovariance,
     PortfolioPeriods,
-    SharedLinear,
     factor_covariance,
     load_sp500_prices,
     portfolio_model,
@@ -70,7 +69,6 @@ __all__ = [
     "FactorCovariance",
     "PortfolioPeriods",
     "SchedulingInstance",
-    "SharedLinear",
     "TutorialDraws",
     "allocation_model",
     "allocation_samples",

@@ -22,9 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
 
 from decigrad import modeling as dm
@@ -229,35 +227,6 @@ def portfolio_model(
     model.subject_to(x - previous <= trades, name="bought")
     model.subject_to(previous - x <= trades, name="sold")
     return model
-
-
-# --------------------------------------------------------------------------------------------- predictor
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class SharedLinear:
-    """Expected returns from the stocks' own features, with one weight per feature for all stocks.
-
-        μᵢ = b + Σₖ φᵢₖ βₖ        features φ [n, k], `slope` β [k], `intercept` b []
-
-    With some hundred weeks and a signal of one percent of the variance, a weight for each pair of stock and
-    feature is noise; k weights are what the data can carry. A callable pytree: `fit` trains it as it stands.
-    """
-
-    slope: Any
-    intercept: Any
-
-    def __call__(self, features: Any) -> dict[str, Any]:
-        return {"returns": features @ self.slope + self.intercept}
-
-    @staticmethod
-    def least_squares(features: np.ndarray, returns: np.ndarray) -> SharedLinear:
-        """The pooled least squares fit to features [T, n, k] and returns [T, n]."""
-        columns = features.reshape(-1, features.shape[-1])
-        design = np.column_stack([columns, np.ones(len(columns))])
-        solution = np.linalg.lstsq(design, returns.reshape(-1), rcond=None)[0]
-        return SharedLinear(slope=solution[:-1], intercept=solution[-1])
 
 
 # ------------------------------------------------------------------------------------------------ splits
