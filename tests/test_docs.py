@@ -66,6 +66,19 @@ def test_block_runs(page: Page, number: int, tmp_path: Path, monkeypatch: pytest
     page.run_through(number)
 
 
+def test_notebooks_are_executed() -> None:
+    """A page with code cells names its kernel: without, the cells would be shown and never run."""
+    pages = {p: p.read_text(encoding="utf-8") for p in PAGES}
+    cells = {p for p, text in pages.items() if re.search(r"^```+\{code-cell\}", text, re.MULTILINE)}
+    kernels = {
+        p for p, text in pages.items() if re.match(r"---\n(?:.*\n)*?kernelspec:\n  name: python3\n", text)
+    }
+    assert cells == kernels
+    assert any(p.parent.name == "tutorials" for p in cells)
+    conf = (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
+    assert "nb_execution_raise_on_error = True" in conf
+
+
 def test_every_skip_gives_a_reason() -> None:
     bare = [p.name for p in PAGES if re.search(r"<!--\s*skip\s*:?\s*-->", p.read_text(encoding="utf-8"))]
     assert not bare, f"a skipped block without a reason in {bare}"
