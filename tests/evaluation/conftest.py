@@ -42,6 +42,6 @@ def comparison(noise=None, *, seeds=3, instances=40, n=3, shared=False, failed=0
     return ComparisonData(runs, settings={"training samples": 100}, **rest)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_comparison() -> Callable[..., ComparisonData]:
     return comparison

@@ -192,15 +192,15 @@ def test_comparison_report(make_comparison, tmp_path):
     data = make_comparison(unit="EUR", notes=["Costs are drawn anew for every seed."])
     path = comparison_report(data, tmp_path / "r.html", "Allocation", date="")
     page = check(path.read_text(encoding="utf-8"))
-    for word in ("Verdict", "Results", "Pictures", "Decisions", "What was run", "Definitions"):
+    for word in ("Verdict", "Results", "Pictures", "Why they differ", "What was run", "Definitions"):
         assert word in page.text
     assert data.verdict("regret").text.replace("\xa0", " ") in page.text.replace("\xa0", " ")
     assert "regret has the smallest mean regret of the 2 methods tried" in re.sub(r" +", " ", page.text)
     assert (
         "Costs are drawn anew" in page.text and "training samples" in page.text and "regret, EUR" in page.text
     )
-    # Gain, distribution, two scatters, training, decisions.
-    assert page.tags.count("svg") == 6
+    # Gain, distribution, two scatters, training; sorted gains, errors, calibration, decisions.
+    assert page.tags.count("svg") == 9
     assert build_comparison_report(data, "Allocation", date="").html() == path.read_text(encoding="utf-8")
 
 

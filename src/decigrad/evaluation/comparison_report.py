@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from decigrad.evaluation import figures
+from decigrad.evaluation.aspects import component_labels
 from decigrad.evaluation.comparison import COLUMNS, ComparisonData
+from decigrad.evaluation.explanation import Explanation, explain
+from decigrad.evaluation.explanation_report import add_explanation
 from decigrad.evaluation.report import Cell, Report, package_version
 from decigrad.evaluation.statistics import Interval, format_estimate, format_number, signed
 
@@ -35,22 +38,32 @@ _DEFINITIONS = """
 """
 
 
-def comparison_report(data: ComparisonData, path: str | Path, title: str, *, date: str | None = None) -> Path:
+def comparison_report(
+    data: ComparisonData,
+    path: str | Path,
+    title: str,
+    *,
+    date: str | None = None,
+    explanation: Explanation | None = None,
+) -> Path:
     """Lay out a whole comparison and write it to `path`.
 
     Arguments:
         data: what `compare` measured.
         title: of the page.
         date: as for `Report`.
+        explanation: why the best method differs; default: what `data` alone tell.
     Returns:
         The path written.
     Raises:
         OSError: as `Report.write`.
     """
-    return build_comparison_report(data, title, date=date).write(path)
+    return build_comparison_report(data, title, date=date, explanation=explanation).write(path)
 
 
-def build_comparison_report(data: ComparisonData, title: str, *, date: str | None = None) -> Report:
+def build_comparison_report(
+    data: ComparisonData, title: str, *, date: str | None = None, explanation: Explanation | None = None
+) -> Report:
     """The same report, not yet written, for further blocks."""
     seeds = len(data.seeds)
     instances = data.runs[data.baseline][0].evaluation.num_instances
@@ -64,7 +77,7 @@ def build_comparison_report(data: ComparisonData, title: str, *, date: str | Non
     _results_table(report, data)
     _paired_table(report, data)
     _pictures(report, data)
-    _decisions(report, data)
+    _differences(report, data, explanation)
     report.section("What was run")
     _settings(report, data)
     report.section("Definitions").text(_DEFINITIONS)
@@ -209,6 +222,19 @@ def _pictures(report: Report, data: ComparisonData) -> None:
         )
 
 
+def _differences(report: Report, data: ComparisonData, explanation: Explanation | None) -> None:
+    """Why the best method differs from the baseline."""
+    solved = [m for m in data.methods if any(np.isfinite(r).any() for r in data.regrets(m))]
+    if data.best is None or data.baseline not in solved:
+        return
+    if explanation is None:
+        explanation = explain(data)
+    report.section("Why they differ")
+    report.text(f"**{explanation.method}** beside **{explanation.baseline}**, on the test instances.")
+    add_explanation(report, explanation)
+    _decisions(report, data)
+
+
 def _decisions(report: Report, data: ComparisonData) -> None:
     """Bars for the instances with the largest gain, the median and the largest loss: not the best alone."""
     if data.best is None:
@@ -231,9 +257,7 @@ def _decisions(report: Report, data: ComparisonData) -> None:
         return np.concatenate([group[k][chosen].reshape(len(chosen), -1) for k in names], axis=1)
 
     before, after, optimal = flat(base.decisions), flat(ours.decisions), flat(ours.optimal_decisions)
-    labels = [
-        label for k in names for label in _component_labels(k, ours.decisions[k].shape[1:], len(names) > 1)
-    ]
+    labels = component_labels({k: ours.decisions[k].shape[1:] for k in names})
     more = ""
     if len(labels) > _MAX_COMPONENTS:
         # Where the three agree there is nothing to see: keep the components that differ most.
@@ -246,7 +270,6 @@ def _decisions(report: Report, data: ComparisonData) -> None:
     for word, i in zip(words, chosen, strict=True):
         from_, to = (format_number(float(e.regret[i]), 3) for e in (base, ours))
         titles.append(f"{word} (instance {i})\nregret {from_} → {to}")
-    report.section("Decisions")
     report.figure(
         figures.decision_bars(
             before, after, optimal, labels=labels, titles=titles, names=(data.baseline, data.best, "optimal")
@@ -281,14 +304,6 @@ def _bounds(interval: Interval) -> str:
     if not interval.known:
         return "–"
     return f"{signed(interval.low)} to {signed(interval.high)}"
-
-
-def _component_labels(name: str, shape: tuple[int, ...], prefixed: bool) -> list[str]:
-    if not shape:
-        return [name]
-    return [
-        (name if prefixed else "") + "[" + ",".join(map(str, index)) + "]" for index in np.ndindex(*shape)
-    ]
 
 
 def _count(n: int, noun: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from decigrad.data import Dataset
 from decigrad.errors import ModelError
 from decigrad.evaluation.comparison import ComparisonData, Run
+from decigrad.evaluation.explanation import Explanation, explain
 from decigrad.evaluation.metrics import Evaluation, plain
 from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, LeastSquares, Loss, Regret
@@ -131,10 +132,20 @@ def _named_methods(linear: bool, selection: Any) -> dict[str, Method]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several methods trained and judged with the same seeds. `data` holds every run."""
+    """Several methods trained and judged with the same seeds.
+
+    Attributes:
+        data: every run.
+        results: of `fit`, by method, one a seed.
+        layer: that they were judged by.
+        test: test data of the first seed.
+        title: of the report.
+    """
 
     data: ComparisonData
     results: dict[str, list[FitResult]]
+    layer: DecisionLayer
+    test: Dataset
     title: str = "Comparison of decisions"
 
     def table(self) -> Table:
@@ -155,7 +166,22 @@ class Comparison:
         """Write one self-contained HTML report."""
         from decigrad.evaluation.comparison_report import comparison_report
 
-        return comparison_report(self.data, path, self.title)
+        explanation = None if self.data.best is None else self.explain()
+        return comparison_report(self.data, path, self.title, explanation=explanation)
+
+    def explain(self, method: str | None = None) -> Explanation:
+        """Why a method, by default the best, decides otherwise than the baseline.
+
+        Who gains and loses, prediction error against regret, calibration, weights, sensitivity; prints as
+        sentences.
+
+        Raises:
+            ModelError: the method is not one that was compared with the baseline.
+        """
+        method = self.data.best if method is None else method
+        pair = [self.results[m][0].predictor for m in (self.data.baseline, method) if m in self.results]
+        predictors = (pair[0], pair[1]) if len(pair) == 2 else None
+        return explain(self.data, method, predictors=predictors, test=self.test, layer=self.layer)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Means, spreads, paired gains and settings as JSON; written to `path` if given."""
@@ -235,11 +261,13 @@ def compare(
     runs: dict[str, list[Run]] = {label: [] for label in chosen}
     results: dict[str, list[FitResult]] = {label: [] for label in chosen}
     sizes: tuple[int, int] = (0, 0)
+    first: Any = None
     for seed in listed:
         pair = train(seed) if callable(train) else (train, test)
         known, unseen = pair[0], pair[1]
         assert unseen is not None
         sizes = len(known), len(unseen)
+        first = unseen if first is None else first
         for label, method in chosen.items():
             settings = {"progress": progress, **options, **dict(method.options)}
             result = fit(
@@ -258,7 +286,7 @@ def compare(
         unit=unit,
         block=block,
     )
-    return Comparison(data, results, title)
+    return Comparison(data, results, layer, first, title)
 
 
 def _methods(methods: Any, baseline: str, known: dict[str, Method]) -> dict[str, Method]:
