@@ -88,6 +88,16 @@ def report(
         run_report(source, out, Output(json, quiet))
 
 
+def methods(json: Json = False, quiet: Quiet = False) -> None:
+    """The methods of training by name, with what each needs."""
+    from decigrad.registry import methods as known
+
+    output, table = Output(json, quiet), known()
+    output.say(str(table))
+    told = ("name", "family", "needs", "solves", "decides_on", "source")
+    output.result({"methods": [{key: getattr(entry, key) for key in told} for entry in table]})
+
+
 def doctor(json: Json = False, quiet: Quiet = False) -> None:
     """What is installed, on what it computes, and whether every solver solves. Exits with 1 if not."""
     from decigrad.cli.doctor import examine
@@ -98,5 +108,5 @@ def doctor(json: Json = False, quiet: Quiet = False) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (new, train, compare, evaluate, report, doctor):
+    for command in (new, train, compare, evaluate, report, methods, doctor):
         app.command()(command)
