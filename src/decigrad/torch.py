@@ -231,6 +231,8 @@ class Layer(_Module):
     def forward(self, parameters: Any) -> dict[str, Any]:
         """Decisions by variable name, [*batch, *shape]."""
         given = _tensors(parameters, self.layer, "Layer")
+        if not given:
+            raise ModelError("Layer: pass at least one parameter as a tensor; the others keep their values")
         if torch.is_grad_enabled():
             _check_derivative(self.layer, {name for name, value in given.items() if value.requires_grad})
         draws = isinstance(self.layer.gradient, Estimated)
@@ -310,16 +312,16 @@ class Loss(_Module):
         data = Dataset(np.zeros((count, 1)), targets, given)
         data.check(self.layer)
         spread = {n: np.where(t.std(axis=0) > 0, t.std(axis=0), 1.0) for n, t in targets.items()}
-        parts: tuple[Any, ...] = (
-            np.arange(count),
-            data.features,
-            data.targets,
-            data.known,
-            {},
-            np.zeros(count),
-            np.ones(count),
+        batch = Batch(
+            index=np.arange(count),
+            features=data.features,
+            targets=data.targets,
+            known=data.known,
+            optimal={},
+            optimal_value=np.zeros(count),
+            weight=np.ones(count),
+            spread=spread,
         )
-        batch = Batch(*parts, spread=spread)
         if not self.loss.decides:
             return Labels(batch)
         solved, _ = data.optimal(self.layer, throw=self.layer.throw)

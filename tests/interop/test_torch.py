@@ -163,6 +163,8 @@ def test_estimators_draw_from_torch_in_training_and_the_same_in_evaluation():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ModelError, match=r"'cost' has shape \(3,\) .* got \(4, 2\)"):
         dt.Layer(LAYER)(COSTS[:, :2])
+    with pytest.raises(ModelError, match="at least one parameter"):
+        dt.Layer(LAYER)({})
     with pytest.raises(ModelError, match="no parameter 'costs'"):
         dt.Layer(LAYER)({"costs": COSTS})
     oracle = dg.oracles.Simplex(3)
