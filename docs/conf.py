@@ -35,7 +35,7 @@ def library() -> str:
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "notebooks" / library())
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120  # seconds, for one cell
+nb_execution_timeout = 600  # seconds, for one cell: a machine may be busy
 nb_merge_streams = True
 os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")  # kernels inherit it: one look for all pictures
 
