@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from decigrad.evaluation._rules import CLEAR, OUTLOOKS, WORTH
 from decigrad.evaluation._style import (
     BASELINE_COLOUR,
     INK,
@@ -16,12 +17,13 @@ from decigrad.evaluation._style import (
     new_figure,
     with_unit,
 )
-from decigrad.evaluation.findings import CLEAR, OUTLOOKS, WORTH, Diagnosis
-from decigrad.evaluation.report import Cell, Report
+from decigrad.evaluation.report import Report
 from decigrad.evaluation.statistics import format_estimate, format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from decigrad.evaluation.findings import Diagnosis
 
 _KINDS = {"gain": "gain", "none": "tie", "unclear": "tie"}
 
@@ -55,8 +57,7 @@ def build_diagnosis_report(diagnosis: Diagnosis, title: str, *, date: str | None
     if diagnosis.failed:
         report.text(f"**{diagnosis.failed} samples** could not be decided and are left out of all numbers.")
     report.section("Findings")
-    rows: list[list[Any]] = [[f.name, Cell(f.shown, f.number.mean), f.text] for f in diagnosis.findings]
-    report.table(["finding", "number", "in words"], rows, caption="± is one standard error over samples.")
+    report.text("\n".join(f"- **{f.name}: {f.shown}.** {f.text}" for f in diagnosis.findings))
     report.section("Pictures")
     for figure, caption in diagnosis_figures(diagnosis):
         report.figure(figure, caption)

@@ -62,7 +62,7 @@ def _instances(report: Report, e: Explanation) -> None:
                 continue
             before, after = (float(r[i]) for r in e.regrets)
             errors = [Cell(format_number(float(x[i]), 3), float(x[i])) for x in e.errors]
-            rows.append([f"{word}: instance {i}", Cell(signed(gain), gain), before, after, *errors])
+            rows.append([str(i), Cell(signed(gain), gain), before, after, *errors])
     if not rows:
         return
     unit = f", {e.unit}" if e.unit else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decigrad.evaluation._rules import CLEAR, NEGLIGIBLE, OUTLOOKS, WORTH
 from decigrad.evaluation._structure import NoiseTest
 from decigrad.evaluation.learning import LearningCurve
 from decigrad.evaluation.metrics import Evaluation, plain
@@ -18,15 +19,6 @@ from decigrad.evaluation.statistics import Estimate, format_estimate, format_num
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
-
-CLEAR = 2.0
-"""Standard errors beyond which a difference counts."""
-WORTH = 0.05
-"""Share of the two-stage regret below which a gain is not worth the effort."""
-NEGLIGIBLE = 1e-3
-"""Regret below this share of the mean absolute optimal value is none."""
-
-OUTLOOKS = {"gain": "It may help.", "none": "Unlikely to help.", "unclear": "Cannot tell."}
 
 
 @dataclass(frozen=True)
