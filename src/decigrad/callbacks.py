@@ -171,7 +171,8 @@ class MLflow:
     Args:
         experiment: its name; it is created where there is none.
         run_name: of the run; by default MLflow's choice.
-        tracking_uri: of the server or store; by default MLflow's own setting.
+        tracking_uri: of the server; by default MLflow's own setting. For a database of one's own install all
+            of MLflow.
 
     Raises:
         ImportError: MLflow is not installed.

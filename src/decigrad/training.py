@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,7 +110,7 @@ def fit(
     data.check(layer)
     if epochs < 1 or batch_size < 1:
         raise ModelError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
-    if not (callable(learning_rate) or math.isfinite(learning_rate)):
+    if not (callable(learning_rate) or (isinstance(learning_rate, Real) and math.isfinite(learning_rate))):
         raise ModelError(f"learning_rate must be a finite number or a schedule, got {learning_rate!r}")
     if clip is not None and not clip > 0:
         raise ModelError(f"clip must be a positive norm, got {clip!r}")
