@@ -17,8 +17,11 @@ from typer.testing import CliRunner
 
 import decigrad as dg
 from decigrad.cli import app, training
+from decigrad.cli.config import ModelSection, read_config
 from decigrad.cli.new import starter_table
+from decigrad.cli.project import layer_of, open_project
 from decigrad.cli.results import read_results
+from decigrad.cli.shell import Output
 
 RUN = CliRunner()
 pytestmark = pytest.mark.timeout(300)  # a whole project is trained, and a server is started
@@ -212,6 +215,47 @@ def test_mistakes_end_with_a_plain_message_and_code_2(edit, message, project, tm
     config.write_text(text.replace(*edit, 1))
     done = invoke("train", config, code=2)
     assert message in done.stderr and "Traceback" not in done.output
+
+
+def test_folds_are_blocks_only_where_rows_are_in_the_order_of_time(project, tmp_path):
+    header, *rows = (project / "data.csv").read_text().splitlines()
+    for name, split, ordered in (("a", '"time"', True), ("b", '"random"', False)):
+        config = changed(project, tmp_path / name, split=split)
+        (tmp_path / name / "data.csv").write_text("\n".join([header, *rows[::-1]]))
+        found = open_project(read_config(config), Output(quiet=True))
+        assert found.options["selection"].ordered is ordered
+        assert (np.diff(found.train.times) > np.timedelta64(0)).all() == ordered
+    config.write_text(config.read_text().replace("test_fraction = 0.25", 'test_file = "data.csv"'))
+    found = open_project(read_config(config), Output(quiet=True))
+    assert found.options["selection"].ordered and (np.diff(found.train.times) > np.timedelta64(0)).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("model = 3", {}, "'model' is a int, not a Model"),
+        ("def model(n):\n    return base(n)", {"arguments": {"n": 2}}, None),
+        ("model = base(2)", {"arguments": {"n": 2}}, "'model' is no function, and takes none"),
+        ("model = dg.DecisionLayer(base(2))", {}, None),
+        ("model = dg.DecisionLayer(base(2))", {"solver": "daqp"}, "a DecisionLayer has a solver of its own"),
+    ],
+)
+def test_models_come_as_objects_layers_and_functions(model, options, message, tmp_path):
+    base = "import decigrad as dg\ndef base(n):\n    return dg.problems.newsvendor_model(n)\n"
+    (tmp_path / "m.py").write_text(base + model)
+    section = ModelSection(file="m.py", **options)
+    if message is None:
+        assert layer_of(section, tmp_path).parameters["demand"].shape == (2,)
+        return
+    with pytest.raises(dg.ModelError, match=message):
+        layer_of(section, tmp_path)
+
+
+def test_a_problem_of_the_package_by_name(tmp_path):
+    section = ModelSection(problem="newsvendor_model", arguments={"products": 3})
+    assert layer_of(section, tmp_path).parameters["demand"].shape == (3,)
+    with pytest.raises(dg.ModelError, match="did you mean 'newsvendor_model'"):
+        layer_of(ModelSection(problem="newsvender_model"), tmp_path)
 
 
 def test_a_wrong_cell_and_a_broken_model_are_named(project, tmp_path):

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import decigrad as dg
 from decigrad.cli.config import Config, DataSection, ModelSection
 from decigrad.cli.shell import Output
 from decigrad.errors import ModelError
 from decigrad.sources import Table
-
-FEW = 5  # periods below this get a remark
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Project:
     @property
     def options(self) -> dict[str, Any]:
         """The arguments of `fit` that a comparison shares."""
-        t, ordered = self.config.training, self.config.data.time is not None
+        t, data = self.config.training, self.config.data
+        by_time = data.split in ("time", "walk-forward") or data.test_file is not None
+        ordered = by_time and data.time is not None  # then the rows are in the order of time
         selection: Any = {
             "cross-validation": dg.CrossValidation(t.folds, ordered=ordered),
             "hold-out": dg.HoldOut(ordered=ordered),
@@ -91,7 +93,9 @@ def open_project(config: Config, output: Output) -> Project:
             missing=data.missing_targets, censored=data.censored_targets,
         )  # fmt: skip
         other.check(layer)
-        folds = [(whole, other)]
+        folds = [
+            (whole if whole.times is None else whole.take(np.argsort(whole.times, kind="stable")), other)
+        ]
         notes.append(f"tested on {data.test_file}")
     else:
         folds = divided(whole, data)
@@ -113,7 +117,11 @@ def layer_of(section: ModelSection, root: Path) -> dg.DecisionLayer:
         found = _member(_executed(root / section.file), section.name, section.file)
         if callable(found) and not isinstance(found, dg.DecisionLayer):
             found = found(**section.arguments)
+        elif section.arguments:
+            raise ModelError(f"model.arguments: {section.name!r} is no function, and takes none")
     if isinstance(found, dg.DecisionLayer):
+        if section.solver != "auto":
+            raise ModelError(f"model.solver = {section.solver!r}: a DecisionLayer has a solver of its own")
         return found
     if not isinstance(found, dg.Model):
         named = section.name if section.file else section.problem
@@ -146,7 +154,7 @@ def _split_in_words(data: DataSection, folds: list[tuple[dg.Dataset, dg.Dataset]
     text = {
         "walk-forward": f"walk-forward in {len(folds)} folds; each seed of a comparison is a fold",
         "time": "tested on what came after the training data",
-        "group": "no group is on both sides of the split",
+        "group": "no group is on both sides of the split (folds of the selection may divide one)",
         "random": "training and test rows were drawn at random",
     }[data.split]
     gap = f", with a gap of {data.gap}" if data.gap and data.split in ("time", "walk-forward") else ""

@@ -46,16 +46,16 @@ def run_train(path: Path, restart: bool, output: Output) -> bool:
     if t.method != "two-stage":
         history = {"loss": result.history.get("loss", [])}
         runs[t.method] = [_judged(result.predictor, project, t.method, t.seed, history, result.seconds)]
+    data = ComparisonData(
+        runs, settings=_settings(config, project), notes=project.notes, unit=config.output.unit
+    )
+    write_results(folder / TRAINING, data, config.output.title)
     kept = folder / POLICY
     settings = {"method": t.method, "seed": t.seed, "chosen": _simple(result.chosen)}
     dg.Policy(
         result.predictor, project.layer, columns=project.columns,
         feature_shape=project.train.features.shape[1:], settings=settings,
     ).save(kept)  # fmt: skip
-    data = ComparisonData(
-        runs, settings=_settings(config, project), notes=project.notes, unit=config.output.unit
-    )
-    write_results(folder / TRAINING, data, config.output.title)
     if not result.interrupted:
         checkpoint.unlink(missing_ok=True)  # the next run begins anew: its results are written
     _tell(output, data)
