@@ -186,7 +186,7 @@ def test_solvers_and_gradients_come_back_equal(part: Any):
 def test_every_known_class_is_tried():
     tried = {type(part).__name__ for part in PARTS}
     elsewhere = "Constant Variable Parameter Operated Gather Constraint Model DecisionLayer".split()
-    elsewhere += "FixedArray Columns LinearPredictor MLPPredictor CNNPredictor Linear Conv2d".split()
+    elsewhere += "FixedArray Columns Policy LinearPredictor MLPPredictor CNNPredictor Linear Conv2d".split()
     external = {"Gurobi", "ORTools"}  # optional packages
     assert set(kinds()) == tried | set(elsewhere) | external
     assert len(kinds()) == sum(len(names.split()) for names in KNOWN.values())
@@ -224,6 +224,14 @@ def test_layers_come_back_as_they_were_asked_for(tmp_path: Path):
         loaded = Policy.load(policy.save(tmp_path / "p.decigrad"))
         assert loaded.layer == layer and loaded.layer.throw is False
     assert loaded.decide(X).x["x"].tobytes() == policy.decide(X).x["x"].tobytes()
+
+
+def test_roles_and_settings_come_back(tmp_path: Path):
+    roles = dg.Columns(["a", "b", "c", "d"], targets={"cost": ["u", "v", "w"]}, weight="n", time="t")
+    settings = {"method": "spo+", "rates": [0.1, None, {"deep": (1, 2.5)}]}
+    policy = Policy(POLICY.predictor, POLICY.layer, columns=roles, settings=settings)
+    loaded = Policy.load(policy.save(tmp_path / "p.decigrad"))
+    assert loaded.columns == roles and loaded.settings == settings and loaded.feature_names == tuple("abcd")
 
 
 # --------------------------------------------------------------------------------------- parts of the user's
@@ -379,13 +387,16 @@ TAMPERED: dict[str, tuple[Any, str]] = {
     "negative": (lambda s: s.update(root={"node": -1}), "points to nothing"),
     "activation": (lambda s: s.update(root={"activation": "__import__"}), "unknown value"),
     "tag": (lambda s: s.update(root={"call": 1}), "unknown value"),
-    "root": (lambda s: s.update(root=3), "no parts"),
+    "root": (lambda s: s.update(root=3), "holds no policy"),
     "missing field": (lambda s: s["nodes"][0][1].popitem(), "its fields are"),
     "operation": (lambda s: changed(s, "Operated", "operation", "eval"), "Operated"),
     "shape": (lambda s: changed(s, "Operated", "shape", {"tuple": [7]}), "Operated"),
     "kind": (lambda s: changed(s, "Variable", "kind", "complex"), "unknown kind"),
     "name": (lambda s: changed(s, "Variable", "name", 3), "field 'name' is of a wrong type"),
     "sense": (lambda s: changed(s, "Constraint", "sense", "<"), "no sense"),
+    "names": (lambda s: changed(s, "Policy", "feature_names", 3), "'feature_names' is of a wrong type"),
+    "columns": (lambda s: changed(s, "Policy", "columns", [1]), "'columns' is of a wrong type"),
+    "key": (lambda s: changed(s, "Policy", "settings", {"dict": [[1, 2]]}), "not text"),
     "array": (lambda s: s["arrays"].append(["object", [1]]), "no array of type 'object'"),
     "array size": (lambda s: s["arrays"].append(["float64", [10**9]]), "reshape"),
     "array shape": (lambda s: s["arrays"].append(["float64", [-1]]), "no array"),

@@ -48,20 +48,20 @@ def chosen(given: Sequence[str], mine: Mapping[str, Any]) -> dict[str, Any]:
     return {name: mine[name] for name in names}
 
 
-def save(path: Path, kind: str, parts: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Write parts by name as a file of a kind; the file is replaced as a whole.
+def save(path: Path, kind: str, content: Any, given: Mapping[str, Any]) -> None:
+    """Write an object as a file of a kind; the file is replaced as a whole.
 
     Args:
         path: where to.
         kind: what it is: "policy".
-        parts: what to write, see `decigrad.encoding`.
+        content: what to write, see `decigrad.encoding`.
         given: objects of the user's that `load` will be given again, by name.
 
     Raises:
         ModelError: a part that cannot be written as data.
     """
     writer = Writer(given)
-    root = writer.add(dict(parts))
+    root = writer.add(content)
     described = [[a.dtype.name, list(a.shape)] for a in writer.arrays]
     members = {_STRUCTURE: _json({"arrays": described, "nodes": writer.nodes, "root": root})}
     for dtype in DTYPES:
@@ -80,8 +80,8 @@ def save(path: Path, kind: str, parts: Mapping[str, Any], given: Mapping[str, An
         beside.write_bytes(_packed({_MANIFEST: _json(manifest), **members}))
 
 
-def load(path: Path, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts in a file.
+def load(path: Path, kind: str, given: Mapping[str, Any]) -> Any:
+    """The object in a file.
 
     Raises:
         ModelError: not a file of this kind, damaged, of a newer format, or a part is not given.
@@ -100,12 +100,9 @@ def load(path: Path, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         structure = json.loads(members[_STRUCTURE])
         arrays = _arrays(structure["arrays"], members)
-        parts = Reader(arrays, given).read(structure["nodes"], structure["root"])
-        if not isinstance(parts, dict):
-            raise ModelError("it holds no parts")
+        return Reader(arrays, given).read(structure["nodes"], structure["root"])
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
-    return parts
 
 
 def _unpacked(path: Path, kind: str, data: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -124,7 +121,7 @@ def _unpacked(path: Path, kind: str, data: bytes) -> tuple[dict[str, bytes], dic
                     members[name] = archive.read(info)
                 except zipfile.BadZipFile:
                     raise ModelError(f"{path} is damaged: {name} has changed since it was written") from None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path} is not a {kind}, or is damaged ({name}): {error}") from None
@@ -149,12 +146,17 @@ def _manifest(path: Path, kind: str, data: bytes | None) -> dict[str, Any]:
         raise ModelError(f"{path} is not a {kind}: it has no readable {_MANIFEST}") from None
     if form != f"decigrad {kind}":
         raise ModelError(f"{path} is not a {kind}: its format is {form!r:.80}")
-    if not isinstance(number, int) or number > VERSION:
+    if not isinstance(number, int) or not 0 < number <= VERSION:
         raise ModelError(
             f"{path} was written by decigrad {written} in version {number} of the format; this decigrad "
             f"({version('decigrad')}) reads up to version {VERSION}: upgrade decigrad"
         )
-    if not isinstance(members, dict) or not isinstance(manifest.get("given"), list):
+    given = manifest.get("given")
+    if (
+        not isinstance(members, dict)
+        or not isinstance(given, list)
+        or not all(isinstance(n, str) for n in given)
+    ):
         raise ModelError(f"{path} is not a {kind}: its {_MANIFEST} is incomplete")
     return dict(manifest)
 
@@ -166,15 +168,23 @@ def _arrays(described: list[Any], members: Mapping[str, bytes]) -> list[np.ndarr
         if dtype not in used or not all(type(s) is int and s >= 0 for s in shape):
             raise ModelError(f"no array of type {dtype!r} and shape {shape}")
         if dtype not in pools:
-            buffer = io.BytesIO(members[f"arrays/{dtype}.npy"])
-            pool = np.lib.format.read_array(buffer, allow_pickle=False)
-            if pool.dtype.name != dtype or pool.ndim != 1:
-                raise ModelError(f"arrays/{dtype}.npy holds {pool.dtype} {pool.shape}")
-            pool.setflags(write=False)
-            pools[dtype] = pool
+            pools[dtype] = _pool(f"arrays/{dtype}.npy", dtype, members)
         start, used[dtype] = used[dtype], used[dtype] + math.prod(shape)
         found.append(pools[dtype][start : used[dtype]].reshape(shape))
     return found
+
+
+def _pool(name: str, dtype: str, members: Mapping[str, bytes]) -> np.ndarray:
+    """The numbers of one type, as they lie in the file."""
+    if name not in members:
+        raise ModelError(f"{name} is missing")
+    buffer = io.BytesIO(members[name])
+    np.lib.format.read_magic(buffer)
+    shape, _, found = np.lib.format.read_array_header_1_0(buffer)
+    rest = len(members[name]) - buffer.tell()
+    if found.name != dtype or shape != (rest // found.itemsize,) or rest % found.itemsize:
+        raise ModelError(f"{name} holds {found} {shape} in {rest} bytes")
+    return np.frombuffer(members[name], found, offset=buffer.tell())
 
 
 def _json(value: Any) -> bytes:

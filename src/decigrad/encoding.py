@@ -43,6 +43,7 @@ KNOWN = {
     "decigrad.oracles.fixed": "FixedArray",
     "decigrad.predictors": "LinearPredictor MLPPredictor CNNPredictor",
     "decigrad.tables": "Columns",
+    "decigrad.policy": "Policy",
     "equinox.nn": "Linear Conv2d",
 }
 """The classes that a file may hold, by module. `__name__` is what the file calls them."""
@@ -286,6 +287,8 @@ class Reader:
         if tag == "tuple":
             return tuple(self.value(v) for v in content)
         if tag == "dict":
+            if not all(isinstance(key, str) for key, _ in content):
+                raise ModelError("a key of a dict is not text")
             return {key: self.value(v) for key, v in content}
         if tag == "float" and content in ("inf", "-inf", "nan"):
             return float(content)

@@ -19,8 +19,6 @@ from decigrad.sources import Table, shown
 from decigrad.streaming import FileDecisions, decide_file
 from decigrad.tables import Columns
 
-_PARTS = ("predictor", "layer", "feature_names", "columns", "feature_shape", "fallback", "settings")
-
 
 class Policy:
     """A trained decision rule: features in, decisions out.
@@ -82,10 +80,9 @@ class Policy:
 
     def with_fallback(self, fallback: Mapping[str, Any] | None) -> Policy:
         """The same rule with another fallback decision."""
-        return Policy(**{**self._parts(), "fallback": fallback})
-
-    def _parts(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _PARTS}
+        kept = "feature_names columns feature_shape settings".split()
+        others = {name: getattr(self, name) for name in kept}
+        return Policy(self.predictor, self.layer, fallback=fallback, **others)
 
     # ------------------------------------------------------------------------------------------ deciding
 
@@ -242,7 +239,10 @@ class Policy:
             raise ModelError(
                 f"the predictor does not take features of shape {array.shape[1:]}: {error}"
             ) from error
-        return {name: joined([part[name] for part in parts], len(array)) for name, _ in self._outputs}
+        return {
+            name: np.asarray(joined([part[name] for part in parts], len(array)), np.float64)
+            for name, _ in self._outputs
+        }
 
     # ------------------------------------------------------------------------------------------ checking
 
@@ -316,7 +316,7 @@ class Policy:
             ModelError: a part that the format does not know, with the way out.
         """
         mine = {"predictor": self.predictor, "solver": self.layer.asked}
-        archive.save(Path(path), "policy", self._parts(), archive.chosen(given, mine))
+        archive.save(Path(path), "policy", self, archive.chosen(given, mine))
         return Path(path)
 
     @staticmethod
@@ -333,10 +333,10 @@ class Policy:
             ModelError: not a policy, damaged (the part is named), of a newer format, or a part is not given.
         """
         mine = {"predictor": predictor, "solver": solver}
-        parts = archive.load(Path(path), "policy", {n: part for n, part in mine.items() if part is not None})
-        if set(parts) != set(_PARTS) or not isinstance(parts["layer"], DecisionLayer):
-            raise ModelError(f"{path} holds {sorted(parts)}, which do not make a policy")
-        return Policy(**parts)
+        found = archive.load(Path(path), "policy", {n: part for n, part in mine.items() if part is not None})
+        if not isinstance(found, Policy):
+            raise ModelError(f"{path} holds no policy")
+        return found
 
 
 def _feature_shape(predictor: Any, names: tuple[str, ...] | None) -> tuple[int, ...] | None:
