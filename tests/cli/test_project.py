@@ -175,9 +175,11 @@ def test_compare_walks_forward_and_reports(project, tmp_path):
 
 
 def test_an_interrupted_training_goes_on_to_the_same_policy(project, tmp_path, monkeypatch):
-    quick = {"selection": '"none"', "epochs": "3"}
+    quick = {"selection": '"none"\nlog = "epochs.jsonl"', "epochs": "3"}
     whole, broken = (changed(project, tmp_path / name, **quick) for name in ("whole", "broken"))
     invoke("train", whole, "--quiet")
+    log = [json.loads(line) for line in (tmp_path / "whole" / "epochs.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log if line["phase"] == "training"] == [1, 2, 3]
 
     def stop(event: Any) -> None:
         if event.phase == "training" and event.epoch == 2:
