@@ -2,8 +2,9 @@
 
     minimize    Σ cᵢⱼ xᵢⱼ      s.t.  Σⱼ xᵢⱼ = 1 for every row,  Σᵢ xᵢⱼ ≤ 1 for every column,  0 ≤ x ≤ 1
 
-(with rows ≤ columns; columns are the ones that must be matched where there are more rows). Features φ ~
-N(0, I_p), a matrix B of independent Bernoulli(½) entries, and for every pair
+with rows < columns; = 1 for every column where there are as many as rows; the columns are the ones that must
+be matched where there are more rows. Features φ ~ N(0, I_p), a matrix B of independent Bernoulli(½) entries,
+and for every pair
 
     c = [ (Bφ/√p + 3)^degree + 1 ] / 3.5^degree · U(1 − noise, 1 + noise)
 
@@ -32,7 +33,9 @@ def matching_model(rows: int = 6, cols: int = 6) -> dg.Model:
     must, may = (by_row, by_column) if rows <= cols else (by_column, by_row)
     m, x = linear_model(f"matching {rows}x{cols}", size)
     m.subject_to(must @ x == 1.0, name="matched")
-    m.subject_to(may @ x <= 1.0, name="once")
+    # As many rows as columns: every column is used. As an inequality no point would satisfy it strictly, and
+    # a barrier needs one that does.
+    m.subject_to(may @ x == 1.0 if rows == cols else may @ x <= 1.0, name="once")
     return m
 
 
