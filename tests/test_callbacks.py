@@ -293,7 +293,9 @@ def test_mlflow_goes_on_with_the_run_of_a_resumed_fit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("module", "make"), [("tensorboardX", lambda: TensorBoard("runs")), ("mlflow", MLflow)], ids=str
+    ("module", "make"),
+    [("tensorboardX", lambda: TensorBoard("runs")), ("mlflow", MLflow)],
+    ids=["tensorboard", "mlflow"],
 )
 def test_a_missing_package_names_its_extra(module, make, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
