@@ -18,7 +18,7 @@ copyright = author  # the name that Sphinx asks for
 version = release = "0.1.0"
 
 extensions = ["myst_nb", "sphinx.ext.viewcode", "api_reference"]
-exclude_patterns = ["_build", "_extensions", "jupyter_execute"]
+exclude_patterns = ["_build", "_extensions"]
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -41,6 +41,8 @@ os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")  # kernels inherit it: o
 
 html_theme = "furo"
 html_title = "decigrad"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1d5f8a", "color-brand-content": "#1d5f8a"},
     "dark_css_variables": {"color-brand-primary": "#7fb8dc", "color-brand-content": "#7fb8dc"},
