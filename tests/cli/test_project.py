@@ -195,10 +195,27 @@ def test_an_interrupted_training_goes_on_to_the_same_policy(project, tmp_path, m
     assert ends[0] == ends[1]
 
 
+def test_diagnose_is_that_of_the_training_part(project, tmp_path):
+    config = changed(project, tmp_path / "p", seed="3")
+    page = tmp_path / "p" / "diagnosis.html"
+    told = invoke("diagnose", config, "--report", page, "--json")
+    table = rows_of(tmp_path / "p" / "data.csv")
+    train = dg.Dataset(
+        np.stack([table[n][:274] for n in ("temperature", "wind", "sun", "weekend", "load")], axis=1),
+        {"price": np.stack([table[f"price_{s}"][:274] for s in SOURCES], axis=1)},
+        {"load": table["load"][:274]},
+    )
+    layer = layer_of(ModelSection(file="model.py"), tmp_path / "p")
+    expected = dg.diagnose(layer, train, folds=4, ordered=True, seed=3, unit="€", progress=False).as_dict()
+    assert told == {**expected, "report": str(page)} and told["samples"] == 274
+    text = re.sub("<[^>]*>", "", page.read_text())
+    assert "Power purchase: will it help?" in text and told["verdict"].removeprefix("It may help. ") in text
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (("epochs = 15", "epoch = 15"), "line 34: training.epoch is no key; did you mean 'epochs'?"),
+        (("epochs = 15", "epoch = 15"), "line 35: training.epoch is no key; did you mean 'epochs'?"),
         (("data.csv", "dat.csv"), "there is no table"),
         (('name = "model"', 'name = "modle"'), "model.py has no 'modle'; did you mean 'model'?"),
         (('"temperature", ', '"temprature", '), "no column 'temprature' (did you mean 'temperature'?)"),

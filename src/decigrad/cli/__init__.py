@@ -1,4 +1,4 @@
-"""The command line: `decigrad new`, `train`, `compare`, `evaluate`, `decide`, `serve`, `report`, and studies.
+"""The command line: projects (`decigrad new`, `diagnose`, `train`, `decide`, …), benchmarks and studies.
 
 Commands import what they need when they run, so that `decigrad --help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""The commands of a project: `new`, `train`, `compare`, `evaluate`, `report`, `doctor`."""
+"""The commands of a project: `new`, `diagnose`, `train`, `compare`, `evaluate`, `report`, `doctor`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,22 @@ def new(
     with plain_errors():
         written = write_project(folder)
     output.say(f"A project is in {folder}; its README.md says what to replace. Try it as it is:")
+    output.say(f"  decigrad diagnose {folder / 'config.toml'}")
     output.say(f"  decigrad train {folder / 'config.toml'}")
     output.result({"written": [str(path) for path in written]})
+
+
+def diagnose(
+    config: Configuration,
+    report: Annotated[Path | None, typer.Option(help="Where the HTML page goes; default: none.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Whether training for decisions may help on these data, before anything is trained for them."""
+    from decigrad.cli.training import run_diagnose
+
+    with plain_errors():
+        run_diagnose(config, report, Output(json, quiet))
 
 
 def train(
@@ -108,5 +122,5 @@ def doctor(json: Json = False, quiet: Quiet = False) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (new, train, compare, evaluate, report, methods, doctor):
+    for command in (new, diagnose, train, compare, evaluate, report, methods, doctor):
         app.command()(command)

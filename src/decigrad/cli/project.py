@@ -48,14 +48,19 @@ class Project:
         return kinds[section.kind](**section.options())
 
     @property
+    def ordered(self) -> bool:
+        """Whether folds of the training data are blocks: its rows are in the order of time."""
+        data = self.config.data
+        by_time = data.split in ("time", "walk-forward") or data.test_file is not None
+        return by_time and data.time is not None
+
+    @property
     def options(self) -> dict[str, Any]:
         """The arguments of `fit` that a comparison shares."""
-        t, data = self.config.training, self.config.data
-        by_time = data.split in ("time", "walk-forward") or data.test_file is not None
-        ordered = by_time and data.time is not None  # then the rows are in the order of time
+        t = self.config.training
         selection: Any = {
-            "cross-validation": dg.CrossValidation(t.folds, ordered=ordered),
-            "hold-out": dg.HoldOut(ordered=ordered),
+            "cross-validation": dg.CrossValidation(t.folds, ordered=self.ordered),
+            "hold-out": dg.HoldOut(ordered=self.ordered),
             "none": None,
         }[t.selection]
         return {

@@ -1,4 +1,4 @@
-"""What `train`, `compare`, `evaluate` and `report` do."""
+"""What `diagnose`, `train`, `compare`, `evaluate` and `report` do."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ POLICY, CHECKPOINT, TRAINING, COMPARISON, PAGE = (
     "comparison.json",
     "report.html",
 )
+
+
+def run_diagnose(path: Path, report: Path | None, output: Output) -> None:
+    """What there is to gain on the training data, by the predictor of the configuration."""
+    config, project = _opened(path, output)
+    t = config.training
+    with output.logged():
+        found = dg.diagnose(
+            project.layer, project.train, predictor=project.predictor, folds=t.folds, ordered=project.ordered,
+            seed=t.seed, unit=config.output.unit, progress=output.progress,
+        )  # fmt: skip
+    output.say(str(found))
+    if report is not None:
+        found.to_html(report, title=f"{config.output.title}: will it help?")
+        output.say(f"the page is {report}")
+    output.result({**found.as_dict(), "report": None if report is None else str(report)})
 
 
 def run_train(path: Path, restart: bool, output: Output) -> bool:
