@@ -37,7 +37,9 @@ class Page:
             line, code = self.blocks[self.ran]
             self.ran += 1  # a block that fails is not tried again by the blocks below it
             # Blank lines in front make a traceback name the line of the page.
-            exec(compile("\n" * (line - 1) + code, str(self.path), "exec"), self.names)
+            source = "\n" * (line - 1) + code
+            # Not this file's `annotations` of the future: a reader's module has none.
+            exec(compile(source, str(self.path), "exec", dont_inherit=True), self.names)
 
 
 def read(path: Path) -> Page:
