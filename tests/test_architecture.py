@@ -72,7 +72,7 @@ ROOMS: dict[str, tuple[int, str]] = {
 }
 
 # The only imports between rooms of one rank: (importer, imported).
-SIDEWAYS = {("predictors", "data"), ("losses", "data"), ("oracles", "solvers")}
+SIDEWAYS = {("predictors", "data"), ("predictors", "splits"), ("losses", "data"), ("oracles", "solvers")}
 
 # The public namespace collects from every rank; the command line may start from it.
 EXEMPT = {"__init__", "__main__"}

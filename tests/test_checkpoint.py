@@ -49,6 +49,10 @@ def samples(size: int = 3, n: int = 16, seed: int = 0) -> dg.Dataset:
     return dg.Dataset(features, {"cost": 2.0 + features @ rng.normal(size=(2, size)) + bent})
 
 
+def grouped(data: dg.Dataset) -> dg.Dataset:
+    return dg.Dataset(data.features, data.targets, groups=np.arange(len(data)) // 2)
+
+
 BASE: dict[str, Any] = {"epochs": 3, "batch_size": 8, "seed": 0}
 FOLDS = dg.CrossValidation(folds=2, weights=(0.0, 1.0))
 TRAINED = dg.CrossValidation(folds=2, weights=(0.0,), caution=-1e9)  # whatever comes of it
@@ -334,6 +338,7 @@ def begun(tmp_path_factory) -> pathlib.Path:
     ("changes", "named"),
     [
         ({"data": samples(seed=1)}, "data"),
+        ({"data": grouped(samples())}, "data"),  # its folds are others
         ({"loss": Regret(cost=lambda x, p: x["x"].sum())}, "loss"),
         ({"seed": 1}, "seed"),
         ({"seed": np.random.default_rng(1)}, "seed"),

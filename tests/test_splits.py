@@ -1,6 +1,7 @@
 """Splits: against scikit-learn's on the same rows, and by what must not happen: a peek, a divided group."""
 
 import datetime
+import itertools
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import GroupKFold, TimeSeriesSplit
 
 import decigrad as dg
+from decigrad.splits import folds_of, held_out
 
 
 def numbered(count: int, **labels) -> dg.Dataset:
@@ -105,6 +107,43 @@ def test_group_split_divides_no_group_and_comes_near_its_share():
     assert rows(dg.group_split(data, 0.7, seed=3)[0]) == rows(dg.group_split(data, 0.7, seed=3)[0])
 
 
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.integers(4, 40), st.integers(2, 4), st.booleans(), st.booleans())
+def test_folds_within_a_fit_divide_no_group_and_no_time_and_lose_nothing(drawn, n, folds, timed, grouped):
+    labels = st.lists(st.integers(0, n), min_size=n, max_size=n)
+    times = np.array(drawn.draw(labels)) if timed else None
+    groups = np.array(drawn.draw(labels)) if grouped else None
+    data, rng = numbered(n, times=times, groups=groups), np.random.default_rng(0)
+    ordered = drawn.draw(st.sampled_from([None, False, True]))
+    try:
+        parts = folds_of(data, folds, ordered, rng)
+        kept, held = held_out(data, 0.3, ordered, rng)
+    except dg.ModelError as error:
+        known = [label for label in (groups, times) if label is not None]
+        assert known and len(np.unique(known[0])) < n and "group" in str(error)
+        return
+    line = np.arange(n) if times is None else times
+    for several in (parts, [kept, held]):
+        assert sorted(np.concatenate(several)) == list(range(n)) and all(len(part) for part in several)
+        if grouped:
+            assert sum(len(set(groups[part])) for part in several) == len(set(groups))
+        elif ordered or (timed and ordered is None):
+            for before, after in itertools.pairwise(several):
+                assert line[before].max() < line[after].min()
+    if not grouped and len(np.unique(line)) == n:  # without ties, sizes differ by one sample at most
+        assert np.ptp([len(part) for part in parts]) <= 1 and len(held) == min(max(round(0.3 * n), 1), n - 1)
+
+
+def test_ordered_groups_stand_where_their_first_sample_does():
+    times = np.array([5, 0, 9, 1, 2, 8, 3, 7])
+    groups = np.array(list("baabccdd"))  # first seen at 0 (a), 1 (b), 2 (c), 3 (d)
+    parts = folds_of(numbered(8, times=times, groups=groups), 4, None, None)
+    assert [set(groups[part]) for part in parts] == [{"a"}, {"b"}, {"c"}, {"d"}]
+    assert parts[0].tolist() == [1, 2] and parts[1].tolist() == [3, 0]  # in time within
+    kept, held = held_out(numbered(8, times=times, groups=groups), 0.4, None, None)
+    assert set(groups[kept]) == {"a", "b"} and set(groups[held]) == {"c", "d"}
+
+
 @pytest.mark.parametrize(
     ("split", "message"),
     [
@@ -119,6 +158,8 @@ def test_group_split_divides_no_group_and_comes_near_its_share():
         (lambda d: list(dg.group_folds(d, 3)), "2 groups cannot fill 3 folds"),
         (lambda d: list(dg.group_folds(numbered(4), 2)), "the dataset has no groups"),
         (lambda d: dg.group_split(d.take(d.groups == "a"), 0.5), "one group only"),
+        (lambda d: folds_of(d, 3, None, None), "2 times or groups, .* cannot fill 3 parts"),
+        (lambda d: held_out(numbered(4, times=np.zeros(4)), 0.5, None, None), "1 times or groups"),
         (lambda d: dg.time_split(numbered(4, times=np.zeros(4)), 0.5), "one time only"),
         (lambda d: numbered(4, times=[1, 2]), r"times must be \[4\]"),
         (lambda d: numbered(2, times=np.array(["2024-01-01", "NaT"], "M8[D]")), "times: row 1 has no value"),

@@ -28,9 +28,10 @@ class Dataset:
         targets: true values of the predicted parameters, by name, each [N, *shape].
         known: values of the `known` parameters, by name, each [N, *shape]; they are given at decision time.
         weights: [N], nonnegative weights of the samples in training; default 1.
-        times: [N], when each sample was taken (dates, or numbers that grow): the order of `split(seed=None)`
-            and of `decigrad.walk_forward`.
-        groups: [N], labels of samples that belong together, for `decigrad.group_folds`.
+        times: [N], when each sample was taken (dates, or numbers that grow): the order of `split(seed=None)`,
+            of `decigrad.walk_forward`, and of the folds within `fit`.
+        groups: [N], labels of samples that belong together, which `decigrad.group_folds` and the folds within
+            `fit` never divide.
 
     Raises:
         ModelError: no samples, lengths that differ, NaN or infinite entries (naming the first).

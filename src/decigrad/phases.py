@@ -24,6 +24,7 @@ from decigrad.losses import MSE, LeastSquares
 from decigrad.predictors import LinearPredictor, least_squares, outputs_of
 from decigrad.regressors import Regressor, is_regressor, taught
 from decigrad.selection import CrossValidation, FitResult, Gains, HoldOut
+from decigrad.splits import folds_of, held_out
 from decigrad.trainer import Lanes, Trainer
 
 
@@ -57,7 +58,7 @@ class Found:
 
     def state(self) -> Any:
         """What a checkpoint keeps."""
-        gains = None if self.gains is None else [self.gains.weighted, self.gains.total]
+        gains = None if self.gains is None else [self.gains.values, self.gains.weights]
         predictors = {"anchor": trained(self.anchor), "best": trained(self.best)}
         return {**vars(self), **predictors, "gains": gains}
 
@@ -238,11 +239,9 @@ class Run:
 
     def _hold_out(self, how: HoldOut, warm_start: Any) -> FitResult:
         trainer, n = self.trainer, len(self.trainer.data)
-        held = min(max(round(how.fraction * n), 1), n - 1)
         if n < 2:
             raise ModelError("HoldOut needs at least two samples")
-        order = np.arange(n) if how.ordered else self.rng.permutation(n)
-        train, test = order[: n - held], order[n - held :]
+        train, test = held_out(trainer.data, how.fraction, how.ordered, self.rng)
         self.found.anchor = self._two_stage("two-stage", [train], warm_start)[0]
         lanes = trainer.lanes([self.found.anchor], [train], np.zeros(1), np.zeros(1))
         before = trainer.judge(lanes, [test])
@@ -285,7 +284,7 @@ class Run:
         reference = [v for v in before.values for _ in finite]
         self.found.chosen = {
             "proximal_weight": float("inf"), "epochs": 0, "gain": 0.0, "standard_error": 0.0,
-            "two_stage_score": float(np.average(before.mean, weights=[h.size for h in held])),
+            "two_stage_score": float(np.average(before.mean, weights=[w.sum() for w in before.weights])),
         }  # fmt: skip
         rounding = 1e-12 * (1.0 + abs(self.found.chosen["two_stage_score"]))  # is no gain
         for phase in self._epochs("cross-validation", trainer, lanes, self.rounds, self.rng):
@@ -308,9 +307,8 @@ class Run:
             raise ModelError(
                 f"CrossValidation with {how.folds} folds needs at least {2 * how.folds} samples, got {n}"
             )
-        order = np.arange(n) if how.ordered else self.rng.permutation(n)
-        held = np.array_split(order, how.folds)
-        kept = [np.setdiff1d(order, part, assume_unique=True) for part in held]
+        held = folds_of(self.trainer.data, how.folds, how.ordered, self.rng)
+        kept = [np.concatenate([*held[:i], *held[i + 1 :]]) for i in range(how.folds)]
         weights = self.trainer.data.weights
         for number, (out, left) in enumerate(zip(held, kept, strict=True)):
             if not (weights[out].any() and weights[left].any()):

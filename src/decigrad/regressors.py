@@ -20,6 +20,7 @@ import numpy as np
 from decigrad.errors import ModelError
 from decigrad.predictors.linear import Linear
 from decigrad.predictors.protocol import OnHost, Outputs, constant, initialized, named, outputs_of, predict
+from decigrad.splits import folds_of
 
 if TYPE_CHECKING:
     from decigrad.data import Dataset
@@ -132,14 +133,14 @@ class Residual:
         estimator: as in `Regressor`.
         correction: `Linear()`, `MLP()`, or another predictor.
         folds: parts of the cross-fitting.
-        ordered: parts are contiguous blocks (time series) instead of random ones.
+        ordered: as in `CrossValidation`, groups of the data included.
         separate: as in `Regressor`.
     """
 
     estimator: Any
     correction: Any = field(default_factory=Linear)
     folds: int = 5
-    ordered: bool = False
+    ordered: bool | None = None
     separate: bool = False
 
     def __post_init__(self) -> None:
@@ -152,10 +153,9 @@ class Residual:
         if len(data) < self.folds:
             raise ModelError(f"Residual: {len(data)} samples are too few for {self.folds} parts")
         outputs, recipe = outputs_of(layer), Regressor(self.estimator, self.separate)
-        order = np.arange(len(data)) if self.ordered else np.random.default_rng(seed).permutation(len(data))
         base = {name: np.empty_like(data.targets[name]) for name, _ in outputs}
-        for part in np.array_split(order, self.folds):
-            others = np.setdiff1d(order, part)
+        for part in folds_of(data, self.folds, self.ordered, np.random.default_rng(seed)):
+            others = np.setdiff1d(np.arange(len(data)), part)
             unseen = recipe.fitted(data.take(others), outputs, seed).predictions(data.features[part])
             for name, value in unseen.items():
                 base[name][part] = value

@@ -27,13 +27,17 @@ class CrossValidation:
         weights: proximal weights to try; by default .1, 1, 10 for an exact derivative, and 0, .1, 1 for
             surrogates and estimates, which are less prone to fit the noise in the data.
         caution: standard errors by which a candidate must beat two-stage.
-        ordered: folds are contiguous blocks (time series) instead of random.
+        ordered: folds are blocks that follow each other in the order of the data's times (of the rows, where
+            there are none) instead of random; by default where the data have times.
+
+    Groups of the data are never divided: they are dealt to the folds as by `group_folds`, and in order stand
+    where their first sample does. Samples of one time stay together in blocks.
     """
 
     folds: int = 5
     weights: tuple[float, ...] | None = None
     caution: float = 0.5
-    ordered: bool = False
+    ordered: bool | None = None
 
     def __post_init__(self) -> None:
         if self.folds < 2:
@@ -48,14 +52,15 @@ class HoldOut:
     two-stage on all data where no epoch was better.
 
     Args:
-        fraction: share of the samples held out.
+        fraction: share of the samples held out; as near as whole groups get, where the data have groups.
         patience: epochs without improvement after which training stops.
-        ordered: hold out the last samples (time series) instead of random ones.
+        ordered: hold out the last samples in time (of the rows, where there are no times) instead of random
+            ones; by default where the data have times.
     """
 
     fraction: float = 0.2
     patience: int = 20
-    ordered: bool = False
+    ordered: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
@@ -101,27 +106,27 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Gains:
-    """Held-out loss of two-stage minus that of a candidate: [N] times the samples' weights, and their sum."""
+    """Held-out loss of two-stage minus that of a candidate, [N], with the samples' weights [N]."""
 
-    weighted: np.ndarray
-    total: float
+    values: np.ndarray
+    weights: np.ndarray
 
     @staticmethod
     def of(parts: list[tuple[np.ndarray, np.ndarray]]) -> Gains:
         """From (differences, weights) of each held-out part."""
-        weighted = np.concatenate([difference * w for difference, w in parts])
-        return Gains(weighted, float(sum(w.sum() for _, w in parts)))
+        values, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Gains(values, weights)
 
     @property
     def mean(self) -> float:
-        """The mean gain."""
-        return float(self.weighted.sum() / self.total)
+        """The mean gain Σwv/Σw."""
+        return float(np.average(self.values, weights=self.weights))
 
     @property
     def error(self) -> float:
-        """Its standard error."""
-        n = self.weighted.size
-        return float(self.weighted.std(ddof=1) * np.sqrt(n) / self.total) if n > 1 else 0.0
+        """Its standard error √(n/(n−1) Σw²(v − mean)²)/Σw, that of a ratio; n counts positive weights."""
+        n, spread = np.count_nonzero(self.weights), self.weights * (self.values - self.mean)
+        return float(np.sqrt(n / (n - 1) * (spread**2).sum()) / self.weights.sum()) if n > 1 else 0.0
 
     def cautious(self, caution: float) -> float:
         """The mean gain less so many standard errors."""
@@ -129,5 +134,5 @@ class Gains:
 
     def beats(self, other: Gains | None, caution: float) -> bool:
         """Whether it is above the other, on the same samples, by `caution` standard errors."""
-        difference = self if other is None else Gains(self.weighted - other.weighted, self.total)
+        difference = self if other is None else Gains(self.values - other.values, self.weights)
         return difference.cautious(caution) > 0

@@ -1,13 +1,14 @@
 """Splits that keep the future, and members of a group, out of training.
 
 Samples of one time are never divided between training and test, and a gap leaves out what lies between.
+`folds_of` and `held_out` are the splits within `fit`: they follow the times and groups that the data have.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -47,8 +48,8 @@ def walk_forward(
     Raises:
         ModelError: a fold that has no training or no test samples; a span of time without dates.
     """
-    n, order = len(data), _order(data)
-    times = np.arange(n) if data.times is None else data.times[order]
+    n = len(data)
+    order, times = _in_time(data)
     _check("folds", folds, 1)
     if not isinstance(test, TIME):
         size = n // (folds + 1) if test is None else test
@@ -85,8 +86,8 @@ def time_split(data: Dataset, fraction: float, *, gap: Span = 0) -> tuple[Datase
         ModelError: a part would be empty.
     """
     _check_fraction("time_split", fraction)
-    n, order = len(data), _order(data)
-    times = np.arange(n) if data.times is None else data.times[order]
+    n = len(data)
+    order, times = _in_time(data)
     start = _whole(times, min(max(round(fraction * n), 1), n - 1))
     if start == 0:  # the first time fills more than the first part
         start = int(np.searchsorted(times, times[0], "right"))
@@ -107,17 +108,10 @@ def group_folds(data: Dataset, folds: int) -> Iterator[tuple[Dataset, Dataset]]:
     Raises:
         ModelError: no groups, or fewer groups than folds.
     """
-    which, sizes = _grouped(data)
     _check("folds", folds, 2)
-    if len(sizes) < folds:
-        raise ModelError(f"group_folds: {len(sizes)} groups cannot fill {folds} folds")
-    fold, filled = np.zeros(len(sizes), int), np.zeros(folds, int)
-    for group in np.argsort(sizes, kind="stable")[::-1]:
-        fold[group] = np.argmin(filled)
-        filled[fold[group]] += sizes[group]
+    fold = _dealt(data, folds)
     for number in range(folds):
-        held = fold[which] == number
-        yield data.take(~held), data.take(held)
+        yield data.take(fold != number), data.take(fold == number)
 
 
 def group_split(data: Dataset, fraction: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -129,19 +123,105 @@ def group_split(data: Dataset, fraction: float, *, seed: int = 0) -> tuple[Datas
         ModelError: no groups, or one only.
     """
     _check_fraction("group_split", fraction)
-    which, sizes = _grouped(data)
-    if len(sizes) < 2:
-        raise ModelError("group_split: there is one group only, and it cannot be divided")
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    reached = np.cumsum(sizes[order])[:-1]
-    count = 1 + int(np.argmin(np.abs(reached - fraction * len(data))))
-    first = np.isin(which, order[:count])
+    first = _drawn(data, fraction, np.random.default_rng(seed))
     return data.take(first), data.take(~first)
 
 
-def _order(data: Dataset) -> np.ndarray:
-    """Positions in the order of time; of rows where times are not known."""
-    return np.arange(len(data)) if data.times is None else np.argsort(data.times, kind="stable")
+def folds_of(data: Dataset, folds: int, ordered: bool | None, rng: Any) -> list[np.ndarray]:
+    """Positions that each of several folds holds out, every sample in one of them.
+
+    Where `ordered` (None: where the data have times), folds are blocks that follow each other in time, and
+    samples of one time stay together; else `rng` shuffles. Groups are never divided: they are dealt as by
+    `group_folds`, or stand where their first sample stands in time.
+
+    Raises:
+        ModelError: too few groups or times.
+    """
+    if _is_ordered(data, ordered):
+        order, labels = _in_line(data)
+        sizes = [len(part) for part in np.array_split(order, folds)]
+        return np.split(order, _between(labels, np.cumsum(sizes)[:-1]))
+    if data.groups is None:
+        return np.array_split(rng.permutation(len(data)), folds)
+    fold = _dealt(data, folds)
+    return [np.flatnonzero(fold == number) for number in range(folds)]
+
+
+def held_out(data: Dataset, fraction: float, ordered: bool | None, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of what is kept, and of about `fraction` of the samples that are held out: the last ones
+    where `ordered`, else drawn by `rng`; whole groups and times as in `folds_of`.
+
+    Raises:
+        ModelError: one group or one time only.
+    """
+    n = len(data)
+    start = n - min(max(round(fraction * n), 1), n - 1)
+    if _is_ordered(data, ordered):
+        order, labels = _in_line(data)
+        start = _between(labels, np.array([start]))[0]
+        return order[:start], order[start:]
+    if data.groups is None:
+        order = rng.permutation(n)
+        return order[:start], order[start:]
+    held = _drawn(data, fraction, rng)
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _is_ordered(data: Dataset, ordered: bool | None) -> bool:
+    return data.times is not None if ordered is None else ordered
+
+
+def _in_time(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in the order of time, and their times; those of rows where times are not known."""
+    if data.times is None:
+        return np.arange(len(data)), np.arange(len(data))
+    order = np.argsort(data.times, kind="stable")
+    return order, data.times[order]
+
+
+def _in_line(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in the order of time, groups together, and labels that change where they may be cut."""
+    order, times = _in_time(data)
+    if data.groups is None:
+        return order, times
+    which = _grouped(data)[0][order]
+    first = np.unique(which, return_index=True)[1][which]
+    return order[np.argsort(first, kind="stable")], np.sort(first)
+
+
+def _between(labels: np.ndarray, cuts: np.ndarray) -> list[int]:
+    """The cuts, each moved to the nearest place where the labels change."""
+    places = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+    found = [int(places[np.argmin(np.abs(places - cut))]) for cut in cuts] if len(places) else []
+    if len(set(found)) < len(cuts):
+        raise ModelError(
+            f"{len(places) + 1} times or groups, some of them large, cannot fill {len(cuts) + 1} parts that "
+            f"follow each other: use fewer folds, or ordered=False"
+        )
+    return found
+
+
+def _dealt(data: Dataset, folds: int) -> np.ndarray:
+    """The fold of each sample, [N]: largest groups first, each to the fold that has the fewest samples."""
+    which, sizes = _grouped(data)
+    if len(sizes) < folds:
+        raise ModelError(f"{len(sizes)} groups cannot fill {folds} folds: use fewer folds")
+    fold, filled = np.zeros(len(sizes), int), np.zeros(folds, int)
+    for group in np.argsort(sizes, kind="stable")[::-1]:
+        fold[group] = np.argmin(filled)
+        filled[fold[group]] += sizes[group]
+    return fold[which]
+
+
+def _drawn(data: Dataset, fraction: float, rng: Any) -> np.ndarray:
+    """[N], whether a sample is of the groups that were drawn until they are as near to a share as it gets."""
+    which, sizes = _grouped(data)
+    if len(sizes) < 2:
+        raise ModelError("there is one group only, and it cannot be divided")
+    order = rng.permutation(len(sizes))
+    reached = np.cumsum(sizes[order])[:-1]
+    count = 1 + int(np.argmin(np.abs(reached - fraction * len(data))))
+    return np.isin(which, order[:count])
 
 
 def _whole(times: np.ndarray, start: int) -> int:

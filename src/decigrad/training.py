@@ -231,7 +231,7 @@ def fit(
 
 
 def _digest(data: Dataset) -> str:
-    return digest(data.features, data.targets, data.known, data.weights)
+    return digest(data.features, data.targets, data.known, data.weights, data.times, data.groups)
 
 
 def _begun(warm_start: Any, start: Any, layer: DecisionLayer, data: Dataset) -> Any:

@@ -159,7 +159,7 @@ def _split_in_words(data: DataSection, folds: list[tuple[dg.Dataset, dg.Dataset]
     text = {
         "walk-forward": f"walk-forward in {len(folds)} folds; each seed of a comparison is a fold",
         "time": "tested on what came after the training data",
-        "group": "no group is on both sides of the split (folds of the selection may divide one)",
+        "group": "no group is on both sides of the split",
         "random": "training and test rows were drawn at random",
     }[data.split]
     gap = f", with a gap of {data.gap}" if data.gap and data.split in ("time", "walk-forward") else ""

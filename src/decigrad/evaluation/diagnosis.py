@@ -22,7 +22,7 @@ from decigrad.evaluation.metrics import Evaluation, equal_decisions
 from decigrad.losses.surrogate import refuse_nonlinear
 from decigrad.predictors import CNN, MLP, Linear, outputs_of, predict
 from decigrad.regressors import Regressor, is_regressor
-from decigrad.splits import group_folds
+from decigrad.splits import folds_of
 from decigrad.training import fit
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def diagnose(
     predictor: Any = None,
     flexible: Any = None,
     folds: int | Iterable[tuple[Dataset, Dataset]] = 5,
-    ordered: bool = False,
+    ordered: bool | None = None,
     seed: int = 0,
     draws: int = 5,
     sizes: Sequence[int] | None = None,
@@ -67,9 +67,9 @@ def diagnose(
             scikit-learn has them.
         flexible: a more flexible one, to compare with; by default the two-stage predictions plus a kernel
             regression of its errors on the features.
-        folds: how many (of whole groups, where the data have groups); or pairs of training and test data, as
+        folds: how many; or pairs of training and test data, as
             `walk_forward` and `group_folds` make them.
-        ordered: folds are contiguous blocks (time series) instead of random.
+        ordered: as in `CrossValidation`, groups of the data included.
         seed: of folds, draws and bootstraps.
         draws: errors tried on each sample.
         sizes: training samples of the learning curve; by default up to four, down to an eighth. `()`: none.
@@ -272,7 +272,9 @@ def _affine(layer: DecisionLayer) -> bool:
     return True
 
 
-def _parts(folds: Any, layer: DecisionLayer, data: Dataset, ordered: bool, rng: np.random.Generator) -> Folds:
+def _parts(
+    folds: Any, layer: DecisionLayer, data: Dataset, ordered: bool | None, rng: np.random.Generator
+) -> Folds:
     n = len(data)
     if not isinstance(folds, int | np.integer):
         found = list(folds)
@@ -285,12 +287,9 @@ def _parts(folds: Any, layer: DecisionLayer, data: Dataset, ordered: bool, rng: 
         raise ModelError(
             f"diagnose with {folds} folds needs at least 2 folds and {2 * max(folds, 2)} samples, got {n}"
         )
-    elif data.groups is not None and not ordered:
-        found = list(group_folds(data, int(folds)))
     else:
-        order = np.arange(n) if ordered else rng.permutation(n)
-        tests = [np.sort(part) for part in np.array_split(order, folds)]
-        found = [(data.take(np.setdiff1d(order, test)), data.take(test)) for test in tests]
+        tests = [np.sort(part) for part in folds_of(data, int(folds), ordered, rng)]
+        found = [(data.take(np.setdiff1d(np.arange(n), test)), data.take(test)) for test in tests]
     for number, (train, test) in enumerate(found):
         if not (train.weights.any() and test.weights.any()):
             raise ModelError(f"fold {number}: all its training or all its test samples have weight 0")
