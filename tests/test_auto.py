@@ -70,12 +70,23 @@ def test_the_short_list_follows_the_structure(layer):
 
 
 def test_a_later_candidate_must_be_clearly_better():
-    first, better = (Gains(np.array(g), 4.0) for g in ([1.0, 2.0, 1.0, 2.0], [1.1, 3.0, 0.9, 2.2]))
+    first, better = (Gains(np.array(g), np.ones(4)) for g in ([1.0, 2.0, 1.0, 2.0], [1.1, 3.0, 0.9, 2.2]))
     difference = np.array([0.1, 1.0, -0.1, 0.2])
     ratio = difference.mean() / (difference.std(ddof=1) / 2.0)
     assert better.beats(first, 0.99 * ratio) and not better.beats(first, 1.01 * ratio)
     assert first.beats(None, 1.0) and first.error == pytest.approx(np.std([1, 2, 1, 2], ddof=1) / 2.0)
-    assert not Gains(np.full(4, np.nan), 4.0).beats(None, 0.0)
+    assert not Gains(np.full(4, np.nan), np.ones(4)).beats(None, 0.0)
+
+
+def test_gains_of_weighted_samples_are_a_ratio():
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(size=(2000, 150)) + 1.0, rng.exponential(size=(2000, 150))
+    found = [Gains(v, w) for v, w in zip(values, weights, strict=True)]
+    assert np.mean([g.error for g in found]) == pytest.approx(np.std([g.mean for g in found]), rel=0.05)
+    half = np.repeat([1.0, 0.0], 75)  # without weight a sample is not there
+    some, alone = Gains(values[0], half), Gains(values[0, :75], np.ones(75))
+    assert some.mean == pytest.approx(alone.mean) and some.error == pytest.approx(alone.error)
+    assert Gains(np.ones(150), weights[0]).error == pytest.approx(0.0, abs=1e-12)
 
 
 def test_candidates_that_do_not_fit_are_passed_over(layer, data):
