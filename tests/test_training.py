@@ -102,14 +102,15 @@ def test_steps_are_those_of_a_loop_in_numpy():
     pull = 0.7 * np.average(regret(phi @ anchor, cost), weights=w)
     spread, weight, losses, rng = cost.std(0), anchor.copy(), [], np.random.default_rng(3)
     for _ in range(3):
-        order, by_batch = rng.permutation(22), []
+        order, by_batch, sizes = rng.permutation(22), [], []
         for at in (order[:8], order[8:16], order[16:]):
             predicted = phi[at] @ weight
             slope = regret_gradient(predicted, cost[at])
             slope += pull * 2 * (predicted - phi[at] @ anchor) / spread**2 / 3
             by_batch.append(np.average(regret(predicted, cost[at]), weights=w[at]))
+            sizes.append(w[at].sum())
             weight = weight - 0.05 * phi[at].T @ (w[at, None] * slope) / w[at].sum()
-        losses.append(np.mean(by_batch))
+        losses.append(np.average(by_batch, weights=sizes))
     found = steady(data=data, predictor=dg.Linear(standardize=False), epochs=3, seed=3, proximal_weight=0.7)
     np.testing.assert_allclose(found.predictor.coefficients[0], weight[:2].T, atol=1e-9)
     np.testing.assert_allclose(found.predictor.coefficients[1], weight[2], atol=1e-9)
@@ -160,6 +161,14 @@ def test_a_step_may_take_one_sample():
     )
     assert single.history["failed"] == doubled.history["failed"] == [0]
     assert np.isfinite(single.predictor.weight).all()
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_samples_by_weight():
+    data = samples(9, seed=3, weights=[1.0, 2.0, 0.0, 1.0, 0.5, 0.0, 3.0, 1.0, 1.0])
+    for layer in (HOST, dg.DecisionLayer(MODEL, solver="interior-point")):
+        found = steady(layer, data, batch_size=4, epochs=1, optimizer=optax.sgd(0.0))
+        regret = dg.evaluate(found.two_stage, layer, data).regret  # nothing moves, the last batch has one
+        assert found.history["loss"] == pytest.approx([np.average(regret, weights=data.weights)], abs=1e-12)
 
 
 def test_maximizing_is_minimizing_the_negative():

@@ -159,8 +159,8 @@ class Recipe:
     def epoch(
         self, context: Context, weights: Any, state: Any, index: Any, mask: Any, keys: Any
     ) -> tuple[Any, Any, Any, Any, Any]:
-        """All steps of one epoch, inside one trace, up to the first that is not finite; which are is returned
-        last [steps, L]."""
+        """All steps of one epoch, inside one trace, up to the first that is not finite: weights, state, loss
+        [steps, L], status [steps, L, B], and which are finite [steps, L]."""
 
         def objective(weights: Any, batch: Batch) -> Any:
             predicted = self.predict(context, weights, batch.features)
@@ -176,7 +176,7 @@ class Recipe:
 
         begin = weights, state, jnp.ones(index.shape[1], bool)
         (weights, state, _), (loss, status, sound) = jax.lax.scan(step, begin, (index, mask, keys))
-        return weights, state, loss.mean(0), status, sound
+        return weights, state, loss, status, sound
 
     def judge(self, context: Context, weights: Any, index: Any, key: Any, loss: Loss) -> tuple[Any, Any]:
         """A loss and a status by lane and sample."""

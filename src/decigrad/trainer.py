@@ -211,7 +211,8 @@ class Trainer:
             self.reuse.restore(state["reuse"])
 
     def epoch(self, lanes: Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
-        """One pass over every lane's samples, in place; mean loss and number of failed samples by lane."""
+        """One pass over every lane's samples, in place; by lane the mean loss over samples, each by the
+        weights before its step, and the number of failed samples."""
         before = lanes.judged
         index, mask = self._batches(lanes, rng)
         keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), len(index))
@@ -226,6 +227,8 @@ class Trainer:
             raise self._unsound(lanes, index[step], mask[step], keys[step : step + 1])
         self._note(index, status)
         failed = (status != 0).sum((0, 2))
+        counted = (np.asarray(self.context.data.weight)[index] * mask * (status == 0)).sum(2)  # [steps, L]
+        loss = (loss * counted).sum(0) / np.maximum(counted.sum(0), 1e-300)
         lanes.epochs += 1
         lanes.judged = lanes.weights
         if self.averaging:
@@ -242,8 +245,8 @@ class Trainer:
     def _steps(
         self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, keys: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Steps in place, up to the first that is not finite: mean loss [L], status [steps, L, B], and which
-        are finite [steps, L]."""
+        """Steps in place, up to the first that is not finite: loss [steps, L], status [steps, L, B], and
+        which are finite [steps, L]."""
         if not self.host:
             lanes.weights, lanes.optimizer, *found = steps.epoch(
                 self.recipe, self._context(lanes), lanes.weights, lanes.optimizer, index, mask, keys
@@ -255,7 +258,8 @@ class Trainer:
             records.append(self._host_step(lanes, *at))
             if not records[-1][2].all():
                 break
-        return np.mean([r[0] for r in records], axis=0), *(np.stack([r[i] for r in records]) for i in (1, 2))
+        loss, status, sound = (np.stack(parts) for parts in zip(*records, strict=True))
+        return loss, status, sound
 
     def _unsound(self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any) -> SolveError:
         """The error for a step [L, B] that is not finite, naming the first sample that alone makes it so."""
@@ -365,7 +369,8 @@ class Trainer:
         if loss.decides:
             self.calls += int(mask.sum()) * getattr(loss, "solves", 1)
         value, good = np.concatenate(values, axis=1), np.concatenate(goods, axis=1)
-        value = np.where(good, value, np.where(good, value, -np.inf).max(initial=0.0))
+        counts = good & (np.asarray(self.context.data.weight)[index] > 0)
+        value = np.where(good, value, np.where(counts, value, -np.inf).max(initial=0.0))
         lists = [value[i, : part.size] for i, part in enumerate(parts)]
         weights = [np.asarray(self.context.data.weight)[part] for part in parts]
         mean = np.array([np.average(v, weights=w) for v, w in zip(lists, weights, strict=True)])
