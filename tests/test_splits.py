@@ -38,6 +38,29 @@ def test_walk_forward_in_rows_is_scikit_learns(n, folds, gap, train, test):
     assert [(rows(a), rows(b)) for a, b in ours] == [(a.tolist(), b.tolist()) for a, b in theirs]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 12), st.integers(1, 8), st.integers(0, 4), st.booleans())
+def test_without_a_number_of_folds_tests_follow_the_first_window(n, train, test, gap, dated):
+    day = np.timedelta64(1, "D")
+    data = numbered(n, times=np.datetime64("2024-01-01") + np.arange(n) * day if dated else None)
+    lengths = {"train": train, "test": test, "gap": gap}
+    if train + gap >= n:
+        with pytest.raises(dg.ModelError, match="too few"):
+            list(dg.walk_forward(data, **lengths))
+        return
+    expected, start = [], train + gap
+    while start < n:
+        expected.append(
+            (list(range(start - gap - train, start - gap)), list(range(start, min(start + test, n))))
+        )
+        start += test
+    found = [(rows(a), rows(b)) for a, b in dg.walk_forward(data, **lengths)]
+    assert found == expected
+    if dated:  # as spans of time
+        spans = {name: length * day for name, length in lengths.items()}
+        assert [(rows(a), rows(b)) for a, b in dg.walk_forward(data, **spans)] == expected
+
+
 def test_times_give_the_order_and_spans_of_time_agree_with_rows():
     n, day = 40, np.timedelta64(1, "D")
     shuffled = np.random.default_rng(0).permutation(n)
@@ -153,6 +176,8 @@ def test_ordered_groups_stand_where_their_first_sample_does():
         (lambda d: list(dg.walk_forward(d, 0)), "folds must be an integer of at least 1, got 0"),
         (lambda d: list(dg.walk_forward(d, 2, gap=-1)), "gap must be an integer of at least 0"),
         (lambda d: list(dg.walk_forward(d, 2, gap=datetime.timedelta(days=1))), "times that are numbers"),
+        (lambda d: list(dg.walk_forward(d, train=3)), "needs folds=, or the lengths train= and test="),
+        (lambda d: list(dg.walk_forward(d, train=3, test=0)), "test must be an integer of at least 1"),
         (lambda d: dg.time_split(d, 0.5, gap=8), "one part empty"),
         (lambda d: dg.time_split(d, 1.5), "between 0 and 1"),
         (lambda d: list(dg.group_folds(d, 3)), "2 groups cannot fill 3 folds"),

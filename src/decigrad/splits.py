@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,10 +22,31 @@ Span: TypeAlias = int | datetime.timedelta | np.timedelta64
 TIME = datetime.timedelta | np.timedelta64  # NumPy counts its spans of time among the integers
 
 
+class Samples(Protocol):
+    """What can be divided in time: a `Dataset`, or a table of a problem's own."""
+
+    @property
+    def times(self) -> Any:
+        """[N], or None."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: np.ndarray, /) -> Self:
+        """The samples at the given positions."""
+
+
+S = TypeVar("S", bound=Samples)
+
+
 def walk_forward(
-    data: Dataset, folds: int, *, gap: Span = 0, train: Span | None = None, test: Span | None = None
-) -> Iterator[tuple[Dataset, Dataset]]:
-    """Training and test data of `folds` tests that follow each other in time, up to the end of the data.
+    data: S,
+    folds: int | None = None,
+    *,
+    gap: Span = 0,
+    train: Span | None = None,
+    test: Span | None = None,
+) -> Iterator[tuple[S, S]]:
+    """Training and test data of tests that follow each other in time, up to the end of the data.
 
     Fold i is tested on the i-th of the last `folds` periods and trained on what lies before it, less the gap:
 
@@ -39,25 +60,24 @@ def walk_forward(
 
     Args:
         data: the samples.
-        folds: how many tests.
+        folds: how many tests. None: as many as follow a first training window and its gap, the last one as
+            long as the data last.
         gap: what is left out between training and test: as long as it takes until a target is known, or
             as targets overlap.
         train: length of the training window; default: everything before.
         test: length of one test; default: N / (folds + 1) rows.
 
     Raises:
-        ModelError: a fold that has no training or no test samples; a span of time without dates.
+        ModelError: a fold that has no training or no test samples; a span of time without dates; neither
+            `folds` nor both lengths.
     """
     n = len(data)
     order, times = _in_time(data)
-    _check("folds", folds, 1)
-    if not isinstance(test, TIME):
-        size = n // (folds + 1) if test is None else test
-        _check("test", size, 1)
-        starts = [_whole(times, n - (folds - i) * size) for i in range(folds)]
+    if folds is None:
+        starts = _from_the_first(data, times, gap, train, test)
     else:
-        span = _span(data, "test", test)
-        starts = [int(np.searchsorted(times, times[-1] - (folds - i) * span, "right")) for i in range(folds)]
+        starts = _to_the_last(data, times, folds, test)
+    folds = len(starts)
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], n], strict=True)):
         if not 0 < start < end:
             missing = "test" if start >= end else "training"
@@ -72,6 +92,47 @@ def walk_forward(
                 f"tests or a shorter gap, or a longer training window"
             )
         yield data.take(order[first:last]), data.take(order[start:end])
+
+
+def _to_the_last(data: Samples, times: np.ndarray, folds: int, test: Span | None) -> list[int]:
+    """Where tests begin, the last of which ends with the data."""
+    n = len(times)
+    _check("folds", folds, 1)
+    if not isinstance(test, TIME):
+        size = n // (folds + 1) if test is None else test
+        _check("test", size, 1)
+        return [_whole(times, n - (folds - i) * size) for i in range(folds)]
+    span = _span(data, "test", test)
+    return [int(np.searchsorted(times, times[-1] - (folds - i) * span, "right")) for i in range(folds)]
+
+
+def _from_the_first(
+    data: Samples, times: np.ndarray, gap: Span, train: Span | None, test: Span | None
+) -> list[int]:
+    """Where tests begin, the first of which follows the first training window and its gap."""
+    n = len(times)
+    if train is None or test is None:
+        raise ModelError("walk_forward needs folds=, or the lengths train= and test=")
+    first = 0
+    for name, length in (("train", train), ("gap", gap)):
+        if isinstance(length, TIME):
+            first = int(np.searchsorted(times, times[first] + _span(data, name, length), "left"))
+        else:
+            _check(name, length, 0 if name == "gap" else 1)
+            first = _whole(times, first + length)
+        if first >= n:
+            raise ModelError(
+                f"walk_forward: {n} samples are too few for a first window of {train}, gap {gap}"
+            )
+    if not isinstance(test, TIME):
+        _check("test", test, 1)
+        return [_whole(times, start) for start in range(first, n, test)]
+    span, starts = _span(data, "test", test), [first]
+    if not span > np.timedelta64(0):
+        raise ModelError(f"test must be positive, got {test}")
+    while (following := times[first] + len(starts) * span) <= times[-1]:
+        starts.append(int(np.searchsorted(times, following, "left")))
+    return starts
 
 
 def time_split(data: Dataset, fraction: float, *, gap: Span = 0) -> tuple[Dataset, Dataset]:
@@ -171,7 +232,7 @@ def _is_ordered(data: Dataset, ordered: bool | None) -> bool:
     return data.times is not None if ordered is None else ordered
 
 
-def _in_time(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _in_time(data: Samples) -> tuple[np.ndarray, np.ndarray]:
     """Positions in the order of time, and their times; those of rows where times are not known."""
     if data.times is None:
         return np.arange(len(data)), np.arange(len(data))
@@ -229,7 +290,7 @@ def _whole(times: np.ndarray, start: int) -> int:
     return int(np.searchsorted(times, times[start], "left")) if 0 < start < len(times) else start
 
 
-def _before(data: Dataset, times: np.ndarray, start: int, length: Span, name: str) -> int:
+def _before(data: Samples, times: np.ndarray, start: int, length: Span, name: str) -> int:
     """The boundary that lies a length before another one."""
     if not isinstance(length, TIME):
         _check(name, length, 0)
@@ -238,7 +299,7 @@ def _before(data: Dataset, times: np.ndarray, start: int, length: Span, name: st
     return int(np.searchsorted(times, times[start] - span, "left"))
 
 
-def _window(data: Dataset, times: np.ndarray, start: int, last: int, gap: Span, train: Span) -> int:
+def _window(data: Samples, times: np.ndarray, start: int, last: int, gap: Span, train: Span) -> int:
     """Where the training window begins that ends a gap before a test."""
     if not isinstance(train, TIME):
         _check("train", train, 1)
@@ -250,7 +311,7 @@ def _window(data: Dataset, times: np.ndarray, start: int, last: int, gap: Span, 
     return int(np.searchsorted(times, end - span, "left"))
 
 
-def _span(data: Dataset, name: str, length: Span) -> np.timedelta64:
+def _span(data: Samples, name: str, length: Span) -> np.timedelta64:
     if data.times is None or data.times.dtype.kind != "M":
         kind = "has no times" if data.times is None else "has times that are numbers"
         raise ModelError(f"{name} is a span of time, but the dataset {kind}: give a number of rows")

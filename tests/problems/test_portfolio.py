@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import decigrad as dg
+from decigrad.cli._study_portfolio import QUICK, Plan
 from decigrad.problems import portfolio
 
 TICKERS = tuple("ABCDEF")
@@ -166,20 +168,25 @@ def test_model_refuses_impossible_settings(options, message):
 # ------------------------------------------------------------------------------------------- walk-forward
 
 
-@pytest.mark.parametrize("gap", [0, 1, 4])
-def test_walk_forward_trains_on_the_past_and_tests_everything_once(gap):
-    folds = portfolio.walk_forward(50, train=20, test=7, gap=gap)
-    tested = np.concatenate([fold.test for fold in folds])
-    np.testing.assert_array_equal(tested, np.arange(20 + gap, 50))
-    for fold in folds:
-        assert len(fold.train) == 20
-        # The last training target ends at train[-1] + 1.
-        assert fold.train[-1] + 1 + gap == fold.test[0]
-
-
-def test_walk_forward_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match="too few"):
-        portfolio.walk_forward(20, train=20, test=5)
+@pytest.mark.parametrize("plan", [Plan(), QUICK])
+def test_the_study_trains_on_the_past_and_tests_every_week_after_the_first_window_once(plan):
+    n = 1612  # weeks, as in the S&P 500 set
+    dates = np.datetime64("1991-01-03") + 7 * np.arange(n)
+    nothing = np.zeros((n, 0))
+    weeks = portfolio.PortfolioPeriods(dates, np.arange(n), nothing, nothing, nothing, (), (), 5)
+    found = list(dg.walk_forward(weeks, train=plan.train, test=plan.test, gap=plan.gap))
+    starts = [
+        s for s in range(n) if s >= plan.train + plan.gap and not (s - plan.train - plan.gap) % plan.test
+    ]
+    assert [test.day.tolist() for _, test in found] == [
+        [day for day in range(n) if start <= day < start + plan.test] for start in starts
+    ]
+    for (train, test), start in zip(found, starts, strict=True):
+        # The last training target ends with the week after train.day[-1].
+        assert train.day.tolist() == list(range(start - plan.gap - plan.train, start - plan.gap))
+        assert train.dates[-1] + 7 * (1 + plan.gap) == test.dates[0]
+    if plan == Plan():
+        assert starts == [521, 729, 937, 1145, 1353, 1561] and len(found[-1][1]) == 51
 
 
 # --------------------------------------------------------------------------------------------- real prices

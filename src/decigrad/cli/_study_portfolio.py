@@ -86,9 +86,9 @@ def study_portfolio(
     periods: portfolio.PortfolioPeriods, prices: np.ndarray, plan: Plan, seeds: range
 ) -> Study:
     """The study on any periods cut from `prices`; see `run_portfolio`."""
-    folds = portfolio.walk_forward(len(periods), train=plan.train, test=plan.test, gap=plan.gap)
+    folds = list(dg.walk_forward(periods, train=plan.train, test=plan.test, gap=plan.gap))
     folds = folds if plan.blocks is None else folds[-plan.blocks :]
-    steps = [_step(periods.take(f.train), periods.take(f.test), prices, plan, seeds) for f in folds]
+    steps = [_step(train, test, prices, plan, seeds) for train, test in folds]
     runs = {
         method: [
             Run(

@@ -41,7 +41,6 @@ from decigrad.problems.portfolio import (
     load_sp500_prices,
     portfolio_model,
     portfolio_periods,
-    walk_forward,
 )
 from decigrad.problems.ranking import ranking_layer, ranking_model, ranking_samples
 from decigrad.problems.risk_portfolio import (
@@ -118,5 +117,4 @@ __all__ = [
     "tsp_model",
     "tsp_samples",
     "tutorial_draws",
-    "walk_forward",
 ]

@@ -74,6 +74,11 @@ class PortfolioPeriods:
     def __len__(self) -> int:
         return len(self.dates)
 
+    @property
+    def times(self) -> np.ndarray:
+        """When each decision is made: the order of `decigrad.walk_forward`."""
+        return self.dates
+
     def take(self, index: np.ndarray | slice) -> PortfolioPeriods:
         """The periods `index`, in that order."""
         rows = {
@@ -227,32 +232,3 @@ def portfolio_model(
     model.subject_to(x - previous <= trades, name="bought")
     model.subject_to(previous - x <= trades, name="sold")
     return model
-
-
-# ------------------------------------------------------------------------------------------------ splits
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One step of a walk-forward evaluation: positions of the training and of the test periods."""
-
-    train: np.ndarray
-    test: np.ndarray
-
-
-def walk_forward(n: int, *, train: int, test: int, gap: int = 1) -> list[Fold]:
-    """Rolling training windows, each followed by `gap` unused periods and a block of test periods.
-
-    Test blocks do not overlap and cover everything after the first window; the last one may be shorter. With
-    targets one period long and no gap, the last training target ends at the first test decision; a gap of 1
-    keeps a whole period between them.
-
-    >>> [(fold.train.tolist(), fold.test.tolist()) for fold in walk_forward(8, train=3, test=2)]
-    [([0, 1, 2], [4, 5]), ([2, 3, 4], [6, 7])]
-    """
-    if train < 1 or test < 1 or gap < 0:
-        raise ModelError(f"train and test must be positive and gap not negative, got {train}, {test}, {gap}")
-    if train + gap >= n:
-        raise ModelError(f"{n} periods are too few for a window of {train} and a gap of {gap}")
-    starts = range(train + gap, n, test)
-    return [Fold(np.arange(s - gap - train, s - gap), np.arange(s, min(s + test, n))) for s in starts]
