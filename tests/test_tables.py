@@ -155,7 +155,7 @@ def test_positions_in_messages_are_those_of_the_source():
         ({"wind": [np.inf] + [0.0] * (N - 1)}, "column 'wind'.*1 infinite values.*rows: 0"),
         ({"limit": [None] * N}, "parameter 'limit': column 'limit'.*12 missing values of 12"),
         ({"mass": [-1.0] * N}, "weights must be"),
-        ({"day": ["soon"] * N}, "time: column 'day'.*neither ISO dates.*'soon'"),
+        ({"day": ["soon"] * N}, "time: column 'day'.*must hold ISO dates.*12 of 12.*'soon'"),
         ({"plant": [None, *PLANTS[1:]]}, "group: column 'plant'.*1 missing"),
     ],
 )
@@ -195,6 +195,9 @@ def test_roles_that_do_not_fit_the_table_are_refused(roles, message):
         ("t.csv", b"a,a\n1,2\n", "several columns named 'a'"),
         ("t.csv", b"a,b\n", "has no rows"),
         ("t.csv", b"", "cannot be read as csv"),
+        ("t.csv", "wöchentlich,b\n1,2\n".encode("latin-1"), "not text in UTF-8"),
+        ("t.csv", b"a;b\n1,5;2\n", "separated by semicolons: save it with commas"),
+        ("t.tsv", b"a;b\n1,5;2\n", "separated by semicolons: save it with tabs"),
         ("t.parquet", b"nonsense", "cannot be read as parquet"),
         ("t.npz", b"nonsense", "cannot be read as npz"),
         ("t.xlsx", b"", "a table is .parquet, .pq, .csv, .tsv or .npz"),
@@ -210,6 +213,18 @@ def test_a_file_that_is_not_there_names_the_nearest(tmp_path):
     (tmp_path / "prices.csv").write_text("a\n1\n")
     with pytest.raises(dg.ModelError, match=r"there is no table .*price\.csv; did you mean 'prices\.csv'"):
         Table.open(tmp_path / "price.csv")
+
+
+def test_a_file_as_windows_writes_it_is_the_same_table(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfa,b\r\n1,2\r\n3,4\r\n")
+    table = Table.open(tmp_path / "t.csv")
+    assert table.names == ["a", "b"] and table.array("features", ["a", "b"]).tolist() == [[1, 2], [3, 4]]
+
+
+def test_the_time_that_is_none_is_named(tmp_path):
+    (tmp_path / "t.csv").write_text("day\n2024-05-01\nyesterday\n2024-05-03\n")
+    with pytest.raises(dg.ModelError, match=r"1 of 3 values are no dates \(first rows: 1; 'yesterday'\)"):
+        Table.open(tmp_path / "t.csv").times("day")
 
 
 def test_text_in_a_csv_that_means_no_value_is_missing(tmp_path):

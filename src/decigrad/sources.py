@@ -5,6 +5,7 @@ A column is refused by its name where it is not what its role needs: numbers, ti
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -125,9 +126,11 @@ class Table:
             try:
                 return np.asarray(pyarrow.array(values.tolist()).cast(pyarrow.timestamp("ns")).to_numpy())
             except pyarrow.ArrowException:
+                bad = np.array([not _is_time(v) for v in values], bool)
                 raise ModelError(
-                    f"time: column {name!r} of {self.where} holds neither ISO dates (2024-05-01 or "
-                    f"2024-05-01T13:00) nor numbers; the first value is {values[0]!r}"
+                    f"time: column {name!r} of {self.where} must hold ISO dates (2024-05-01 or "
+                    f"2024-05-01T13:00) or numbers; {int(bad.sum())} of {len(bad)} values are no dates "
+                    f"(first rows: {self._rows(bad)}; {values[bad][0]!r})"
                 ) from None
         return self.numbers("time", name)
 
@@ -159,9 +162,7 @@ class Table:
 
 def _opened(path: Path) -> Table:
     kind = path.suffix.lower()
-    if not path.exists():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
-        raise ModelError(f"there is no table {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    check_there(path)
     if kind == ".npz":
         return _of_npz(path)
     if kind not in (".parquet", ".pq", ".csv", ".tsv"):
@@ -174,12 +175,39 @@ def _opened(path: Path) -> Table:
     try:
         if kind in (".parquet", ".pq"):
             return _of_arrow(str(path), parquet.read_table(path))
-        delimiter = csv.ParseOptions(delimiter="\t" if kind == ".tsv" else ",")
         # Text that stands for "no value" is one, in a column of text too.
         convert = csv.ConvertOptions(strings_can_be_null=True)
-        return _of_arrow(str(path), csv.read_csv(path, parse_options=delimiter, convert_options=convert))
+        parse = text_layout(path)
+        return _of_arrow(str(path), csv.read_csv(path, parse_options=parse, convert_options=convert))
     except pyarrow.ArrowInvalid as error:
         raise ModelError(f"{path} cannot be read as {kind[1:]}: {str(error).splitlines()[0]}") from None
+
+
+def check_there(path: Path) -> None:
+    """Refuse a table that does not exist, with the nearest name."""
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
+        raise ModelError(f"there is no table {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def text_layout(path: Path) -> Any:
+    """How Arrow is to part a CSV or TSV file, judged by its first line.
+
+    Raises:
+        ModelError: it is not UTF-8, or is separated by semicolons.
+    """
+    from pyarrow import csv
+
+    with path.open("rb") as file:
+        line = file.readline(1 << 20)
+    try:
+        header = codecs.getincrementaldecoder("utf-8")().decode(line)
+    except UnicodeDecodeError:
+        raise ModelError(f"{path} is not text in UTF-8: save it as such") from None
+    delimiter, word = ("\t", "tabs") if path.suffix.lower() == ".tsv" else (",", "commas")
+    if delimiter not in header and ";" in header:
+        raise ModelError(f"{path} is separated by semicolons: save it with {word}, and with decimal points")
+    return csv.ParseOptions(delimiter=delimiter)
 
 
 def _of_frame(frame: Any) -> Table:
@@ -258,6 +286,17 @@ def shown(items: Any, most: int = 8) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number | np.bool_)
+
+
+def _is_time(value: Any) -> bool:
+    """Whether a value is a text that one would read as a date."""
+    import pyarrow
+
+    try:
+        pyarrow.array([value], pyarrow.string()).cast(pyarrow.timestamp("ns"))
+    except pyarrow.ArrowException:
+        return False
+    return True
 
 
 def _reads_as_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from decigrad.errors import ModelError, SolveError
 from decigrad.files import replacing
 from decigrad.program import Status
-from decigrad.sources import shown
+from decigrad.sources import check_there, shown, text_layout
 
 if TYPE_CHECKING:
     from decigrad.policy import Policy
@@ -62,12 +62,14 @@ def decide_file(
             raise ModelError(
                 f"{path}: a table is {', '.join(_SUFFIXES)}, not {path.suffix or 'without suffix'}"
             )
+    check_there(source)
     if target.exists() and source.samefile(target):
         raise ModelError(f"{target} is the table of features itself: write the decisions to another file")
+    keep = list(dict.fromkeys(keep))
     start, rows, failed, replaced = time.perf_counter(), 0, 0, 0
     with replacing(target) as beside, ExitStack() as stack:
         write: Callable[[Any], None] | None = None
-        for part in _batches(source, policy.table_columns, list(keep), batch):
+        for part in _batches(source, policy.table_columns, keep, batch):
             features, known = _inputs(policy, part, source, rows)
             try:
                 found = policy.decide(features, known, throw=False, **options)
@@ -82,7 +84,7 @@ def decide_file(
                     f"{source}, row {rows + i}: {status.name} ({status.advice}). State a fallback "
                     f"decision, or allow failures"
                 )
-            table = _with_decisions(part.select(list(keep)), found.table())
+            table = _with_decisions(part.select(keep), found.table())
             write = write or _writer(stack, beside, target.suffix.lower(), table.schema)
             write(table)
             rows += len(found)
@@ -109,7 +111,7 @@ def _batches(source: Path, needed: list[str], keep: list[str], batch: int) -> It
                 for part in file.iter_batches(batch_size=batch, columns=columns):
                     yield pyarrow.Table.from_batches([part])
             return
-        parse = csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",")
+        parse = text_layout(source)
         read = csv.ReadOptions(use_threads=False)
         with csv.open_csv(source, parse_options=parse, read_options=read) as head:
             _check_names(source, columns, head.schema.names)

@@ -137,9 +137,12 @@ def test_a_bad_value_is_named_by_row_and_column(
 def test_columns_and_files_that_are_not_there(folder: Path, tmp_path: Path):
     rule, out = folder / "rule.decigrad", tmp_path / "out.csv"
     parquet.write_table(table().drop_columns(["b", "k1"]), tmp_path / "less.parquet")
+    semicolons = tmp_path / "semicolons.csv"
+    semicolons.write_text("a;b;c;k0;k1\n1,5;2;3;4;5\n")
     for source, message in [
         (tmp_path / "less.parquet", "lacks the columns 'b', 'k1'"),
-        (tmp_path / "none.parquet", "No such file"),
+        (tmp_path / "none.parquet", "there is no table"),
+        (semicolons, "separated by semicolons"),
         (tmp_path / "table.xlsx", "a table is .parquet, .pq, .csv, .tsv, not .xlsx"),
     ]:
         done = run(rule, source, "--out", out)
