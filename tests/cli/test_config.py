@@ -49,7 +49,7 @@ def test_the_starter_is_valid_and_sets_what_it_shows(tmp_path):
     [("3", 3), ('"3 days"', timedelta(3)), ('"12 hours"', timedelta(hours=12)), ('"1 week"', timedelta(7))],
 )
 def test_spans_are_rows_or_time(given, span, tmp_path):
-    assert read_config(written(tmp_path, MINIMAL + f"gap = {given}\n")).data.gap == span
+    assert read_config(written(tmp_path, MINIMAL + f'split = "time"\ngap = {given}\n')).data.gap == span
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,17 @@ def test_spans_are_rows_or_time(given, span, tmp_path):
             7,
             "data.test_fraction: input should be less than 1, got 1.5",
         ),
+        (MINIMAL, MINIMAL + 'split = "group"\n', 4, 'data: split = "group" needs group = "column"'),
+        (MINIMAL, MINIMAL + "gap = 3\n", 4, "data: split = 'random' has no gap"),
+        (MINIMAL, MINIMAL + 'split = "time"\ntest_window = 3\n', 4, "split = 'time' has no test_window"),
+        (
+            MINIMAL,
+            MINIMAL + '[training]\nmethod = "regert"\n',
+            8,
+            "cannot be 'regert'; did you mean 'regret'?",
+        ),
+        (MINIMAL, MINIMAL + '[compare]\nmethods = ["spo"]\n', 8, "cannot be 'spo'; did you mean 'spo+'?"),
+        (MINIMAL, MINIMAL + "[compare]\nmethods = []\n", 8, "compare.methods: list should have at least 1"),
         (MINIMAL, MINIMAL + "[data.known]\nload = 7\n", 8, "data.known.load: input should be a valid"),
     ],
 )

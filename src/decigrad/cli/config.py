@@ -10,7 +10,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from decigrad.errors import ModelError
 
@@ -27,6 +36,17 @@ def _span(value: Any) -> Any:
     return timedelta(seconds=int(found[1]) * UNITS[found[2]])
 
 
+def _method(name: str) -> str:
+    """The name of a method of training."""
+    from decigrad.registry import METHODS
+
+    names = [*METHODS, "auto"]
+    if name not in names:
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, names))})
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_method)]
 Span = Annotated[int | timedelta, BeforeValidator(_span)]
 Names = str | list[str]
 
@@ -77,6 +97,16 @@ class DataSection(Section):
     labels: str | None = None
     workers: int = Field(default=1, ge=1)
 
+    @model_validator(mode="after")
+    def _fitting(self) -> DataSection:
+        if self.split == "group" and self.group is None:
+            raise ValueError('split = "group" needs group = "column"')
+        used = {"time": ["gap"], "walk-forward": ["gap", "train_window", "test_window"]}.get(self.split, [])
+        for name in ("gap", "train_window", "test_window"):
+            if name in self.model_fields_set and name not in used:
+                raise ValueError(f"split = {self.split!r} has no {name}")
+        return self
+
 
 class PredictorSection(Section):
     """The predictor, with the options of its kind."""
@@ -110,7 +140,7 @@ class PredictorSection(Section):
 class TrainingSection(Section):
     """How to train."""
 
-    method: str = "regret"
+    method: MethodName = "regret"
     epochs: int = Field(default=40, ge=1)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=0.01, gt=0)
@@ -124,7 +154,7 @@ class TrainingSection(Section):
 class CompareSection(Section):
     """What `decigrad compare` trains, and how often."""
 
-    methods: list[str] = ["two-stage", "mse", "regret"]
+    methods: list[MethodName] = Field(default=["two-stage", "mse", "regret"], min_length=1)
     seeds: int = Field(default=5, ge=1)
 
 
