@@ -281,5 +281,12 @@ def test_an_address_that_others_reach_is_warned_about(monkeypatch: pytest.Monkey
     assert "no authentication" in warned[0] and "http://0.0.0.0:" in said[0]
     serve.run(POLICY, host="localhost", port=0, **limits)
     assert len(warned) == 1
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(dg.ModelError, match="in use"):
         serve.run(POLICY, host="127.0.0.1", port=taken.getsockname()[1], **limits)
+
+    def unknown(*arguments: Any, **options: Any) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(dg.ModelError, match="there is no address 'nowhere': Name or service not known"):
+        serve.run(POLICY, host="nowhere", port=0, **limits)

@@ -12,8 +12,10 @@ the order of arrival; time spent waiting counts towards the time limit.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
+import os
 import signal
 import socket
 import time
@@ -342,7 +344,7 @@ def run(
             "decigrad serve needs Starlette and uvicorn: pip install 'decigrad[serve]'"
         ) from None
     policy.warm_up()
-    with socket.create_server((host, port), family=_family(host), backlog=128) as listener:
+    with _listening(host, port) as listener:
         address, taken = listener.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         if not _loopback(address):
@@ -365,8 +367,17 @@ def run(
     say("Stopped.")
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except socket.gaierror as error:
+        raise ModelError(f"there is no address {host!r}: {error.strerror}") from None
+    except OSError as error:
+        free = "; --port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
+        raise ModelError(
+            f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}{free}"
+        ) from None
 
 
 def _loopback(address: str) -> bool:
