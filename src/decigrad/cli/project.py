@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,14 +83,13 @@ def open_project(config: Config, output: Output) -> Project:
     source = Table.open(config.path(data.file))
     columns = roles_of(data).among(source.names)
     whole = dg.read_table(
-        source, roles_of(data), layer, missing=data.missing_targets, censored=data.censored_targets
+        source, columns, layer, missing=data.missing_targets, censored=data.censored_targets
     )
     whole.check(layer)
     if data.labels is not None:
-        with output.logged():
-            solved = dg.label(
-                whole, layer, config.path(data.labels), workers=data.workers, progress=output.progress
-            )
+        solved = dg.label(
+            whole, layer, config.path(data.labels), workers=data.workers, progress=output.progress
+        )
         output.say(f"labels: {solved} of {len(whole)} were solved, the others were stored")
     notes = []
     if data.test_file is not None:
@@ -181,6 +181,11 @@ def _executed(path: Path) -> Any:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ModelError(f"{path}, line {error.lineno}: {error.msg}") from None
+    except ModelError as error:
+        own = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+        ]
+        raise ModelError(f"{path}, line {own[-1]}: {error}") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
     return module

@@ -48,12 +48,12 @@ def read_results(path: Path) -> tuple[ComparisonData, str]:
         raise ModelError(f"{path} holds no results of decigrad train or compare")
     if content["format"] != FORMAT:
         raise ModelError(f"{path} has format {content['format']}; this version reads {FORMAT}")
-    runs = {method: [_run(run) for run in listed] for method, listed in content["runs"].items()}
-    data = ComparisonData(
-        runs,
-        **{key: content[key] for key in ("baseline", "settings", "notes", "unit", "block")},
-    )
-    return data, content["title"]
+    try:
+        runs = {method: [_run(run) for run in listed] for method, listed in content["runs"].items()}
+        told = {key: content[key] for key in ("baseline", "settings", "notes", "unit", "block")}
+        return ComparisonData(runs, **told), content["title"]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} is damaged: its results cannot be read ({error!r})") from None
 
 
 def latest(folder: Path) -> Path:

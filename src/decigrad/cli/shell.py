@@ -28,13 +28,20 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, ModelError) as error:
-        typer.echo(f"decigrad: {error}", err=True)
+        typer.echo(f"decigrad: {_in_words(error)}", err=True)
         raise typer.Exit(WRONG) from error
     except SolveError as error:
         typer.echo(f"decigrad: {error}", err=True)
         for note in getattr(error, "__notes__", []):
             typer.echo(f"  {note}", err=True)
         raise typer.Exit(FAILED) from error
+
+
+def _in_words(error: Exception) -> str:
+    """The message; of a file that cannot be used, its name and the reason."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,10 @@ class Output:
         from rich.console import Console
 
         Console(width=None).print(what)
+
+    def fail(self, what: str) -> None:
+        """Why the command ends with `FAILED`, for everybody."""
+        typer.echo(f"decigrad: {what}", err=True)
 
     def result(self, content: Mapping[str, Any]) -> None:
         """The outcome for programs."""
