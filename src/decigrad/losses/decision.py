@@ -54,7 +54,8 @@ class Regret:
         if predicted and self.cost is None:
             raise ModelError(
                 f"the predicted parameters {sorted(predicted)} enter constraints: a decision may be "
-                f"infeasible under the true ones, and its regret has no meaning; pass cost= with a penalty"
+                f"infeasible under the true ones, and its regret has no meaning; state in the objective what "
+                f"a violation costs, as dg.maximum(demand - x, 0), or pass cost= with such a penalty"
             )
         if isinstance(self.cost, Expression):
             layer.check_expression(self.cost)
