@@ -139,6 +139,11 @@ def test_evaluate_agrees_with_training_and_can_be_a_check(project, tmp_path):
     regret = data.estimate("regret", "mean_regret").mean
     assert told["passed"] and told["summary"]["mean_regret"] == pytest.approx(regret, rel=1e-9)
     assert invoke("evaluate", policy, table, "--max-regret", regret / 2, "--json", code=1)["passed"] is False
+    done = invoke("evaluate", policy, table, "--max-regret", regret / 2, "--quiet", code=1)
+    assert done.stdout == "" and "is above" in done.stderr
+    dear = [*rows[:3], re.sub(r"[^,]+$", "900", rows[3])]
+    table.write_text("\n".join([header, *dear]))
+    assert "rows 3 have no decision" in invoke("evaluate", policy, table, "-q", code=1).stderr
     table.write_text("\n".join([header.replace("wind,sun", "wnd,sun"), *rows[-5:]]))
     assert "no column 'wind' (did you mean 'wnd'?)" in invoke("evaluate", policy, table, code=2).stderr
 
@@ -219,7 +224,8 @@ def test_diagnose_is_that_of_the_training_part(project, tmp_path):
         (("data.csv", "dat.csv"), "there is no table"),
         (('name = "model"', 'name = "modle"'), "model.py has no 'modle'; did you mean 'model'?"),
         (('"temperature", ', '"temprature", '), "no column 'temprature' (did you mean 'temperature'?)"),
-        (('method = "regret"', 'method = "regert"'), "regert"),
+        (('method = "regret"', 'method = "regert"'), "cannot be 'regert'; did you mean 'regret'?"),
+        (('folder = "results"', 'folder = "model.py"'), "model.py is a file"),
         (('load = "load"', 'laod = "load"'), "no parameter 'laod'; did you mean 'load'?"),
         (
             ('"price_wind", ', ""),
@@ -287,6 +293,19 @@ def test_a_wrong_cell_and_a_broken_model_are_named(project, tmp_path):
     assert "column 'wind'" in done.stderr and "'calm'" in done.stderr
     (tmp_path / "p" / "model.py").write_text("import decigrad as dg\nmodel = = 1\n")
     assert "model.py, line 2: invalid syntax" in invoke("train", config, code=2).stderr
+    (tmp_path / "p" / "model.py").write_text(
+        "import decigrad as dg\nm = dg.Model()\nm.continuous('x', lb=2, ub=1)\n"
+    )
+    assert "model.py, line 3: " in invoke("train", config, code=2).stderr
+
+
+def test_what_is_logged_is_said_once(project, tmp_path):
+    config = changed(project, tmp_path / "p")
+    text = re.sub(r"price = \[.*\]", 'price = "price_*"', config.read_text())
+    config.write_text(text.replace("# labels", "labels").replace('method = "regret"', 'method = "two-stage"'))
+    (tmp_path / "p" / "labels").write_text("a file, where a folder is to be")
+    told = invoke("train", config).stderr
+    assert told.count("is 4 columns in this order") == told.count("labels are not stored") == 1
 
 
 def test_report_without_results_and_of_another_file(project, tmp_path):
@@ -294,6 +313,9 @@ def test_report_without_results_and_of_another_file(project, tmp_path):
     assert "run `decigrad train`" in invoke("report", config, code=2).stderr
     (tmp_path / "x.json").write_text("[1, 2]")
     assert "holds no results" in invoke("report", tmp_path / "x.json", code=2).stderr
+    (tmp_path / "x.json").write_text('{"format": 1, "title": "?"}')
+    assert "x.json is damaged" in invoke("report", tmp_path / "x.json", code=2).stderr
+    assert "none.json: No such file or directory" in invoke("report", tmp_path / "none.json", code=2).stderr
 
 
 def test_quiet_is_silent_and_json_is_one_object(project, tmp_path):

@@ -17,6 +17,7 @@ from decigrad.errors import ModelError
 from decigrad.evaluation.comparison import ComparisonData, Run
 from decigrad.evaluation.comparison_report import comparison_report
 from decigrad.evaluation.statistics import format_number
+from decigrad.sources import shown
 
 POLICY, CHECKPOINT, TRAINING, COMPARISON, PAGE = (
     "policy.decigrad",
@@ -120,7 +121,9 @@ def run_evaluate(path: Path, table: Path, max_regret: float | None, output: Outp
     output.say(str(evaluation))
     within = max_regret is None or evaluation.mean_regret <= max_regret
     if not within:
-        output.say(f"the mean regret is above {max_regret:g}")
+        output.fail(f"the mean regret, {evaluation.mean_regret:g}, is above {max_regret:g}")
+    if len(evaluation.failed):
+        output.fail(f"rows {shown(evaluation.failed)} have no decision")
     passed = within and not len(evaluation.failed)
     output.result({"passed": passed, "failed": evaluation.failed, "summary": evaluation.summary()})
     return passed
@@ -145,6 +148,8 @@ def _opened(path: Path, output: Output) -> tuple[Config, Project]:
 
 
 def _made(config: Config) -> Path:
+    if config.folder.is_file():
+        raise ModelError(f"output.folder: {config.folder} is a file")
     config.folder.mkdir(parents=True, exist_ok=True)
     return config.folder
 
