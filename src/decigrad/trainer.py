@@ -211,8 +211,7 @@ class Trainer:
             self.reuse.restore(state["reuse"])
 
     def epoch(self, lanes: Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
-        """One pass over every lane's samples, in place; by lane the mean loss over samples, each by the
-        weights before its step, and the number of failed samples."""
+        """One pass over every lane's samples, in place; their mean loss and how many failed, by lane."""
         before = lanes.judged
         index, mask = self._batches(lanes, rng)
         keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), len(index))
@@ -245,20 +244,19 @@ class Trainer:
     def _steps(
         self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, keys: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Steps in place, up to the first that is not finite: loss [steps, L], status [steps, L, B], and
-        which are finite [steps, L]."""
-        if not self.host:
+        """Steps in place, to the first not sound: loss [steps, L], status [steps, L, B], sound [steps, L]."""
+        found: list[Any] = []
+        if self.host:
+            for at in zip(index, mask, keys, strict=True):
+                found.append(self._host_step(lanes, *at))
+                if not found[-1][2].all():
+                    break
+            found = list(zip(*found, strict=True))
+        else:
             lanes.weights, lanes.optimizer, *found = steps.epoch(
                 self.recipe, self._context(lanes), lanes.weights, lanes.optimizer, index, mask, keys
             )
-            loss, status, sound = map(np.asarray, found)
-            return loss, status, sound
-        records: list[tuple[np.ndarray, ...]] = []
-        for at in zip(index, mask, keys, strict=True):
-            records.append(self._host_step(lanes, *at))
-            if not records[-1][2].all():
-                break
-        loss, status, sound = (np.stack(parts) for parts in zip(*records, strict=True))
+        loss, status, sound = map(np.asarray, found)
         return loss, status, sound
 
     def _unsound(self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any) -> SolveError:
