@@ -119,6 +119,14 @@ def test_a_regressor_as_warm_start_is_what_least_squares_makes_of_its_prediction
     np.testing.assert_allclose(np.vstack([weight.T, bias]), expected, atol=1e-9)
 
 
+def test_a_warm_start_has_the_seed_of_the_fit():
+    forest = RandomForestRegressor(3)
+    fit = dg.fit(dg.Linear(), layer(), TRAIN, SPOPlus(), selection=None, epochs=1, warm_start=forest, seed=7)
+    taught = RandomForestRegressor(3, random_state=7).fit(TRAIN.features, TRAIN.targets["cost"])
+    expected = LinearRegression().fit(TRAIN.features, taught.predict(TRAIN.features))
+    np.testing.assert_allclose(fit.two_stage.coefficients[0], expected.coef_, atol=1e-9)
+
+
 def test_a_warm_start_of_a_fold_never_sees_what_the_fold_holds_out():
     class Spy(LinearRegression):
         seen: list = []  # noqa: RUF012 - shared by the copies that are fitted

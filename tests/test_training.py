@@ -40,6 +40,7 @@ def samples(n: int = 24, seed: int = 0, weights=None) -> dg.Dataset:
 
 
 DATA = samples()
+LATE = samples(weights=np.arange(24) < 16)  # the last have no weight
 
 
 def steady(layer=HOST, data=DATA, loss=None, predictor=None, **options):
@@ -467,6 +468,13 @@ def test_infeasible_truth_names_the_sample():
         ({"layer": dg.DecisionLayer(demand_model(), solver="daqp")}, "enter constraints"),
         ({"data": dg.Dataset(DATA.features, {"price": DATA.targets["cost"]})}, "predicts 'cost'"),
         ({"validation": dg.Dataset(DATA.features, {"price": DATA.targets["cost"]})}, "predicts 'cost'"),
+        ({"validation": dg.Dataset(np.ones((9, 5)), {"cost": np.ones((9, 3))})}, r"\(5,\) .*, data \(2,\)"),
+        ({"proximal_weight": -1.0}, "must be ≥ 0"),
+        ({"proximal_weight": float("nan")}, "must be ≥ 0"),
+        ({"loss": Regret}, "got the class Regret"),
+        ({"loss": dg.Method(Regret())}, "got Method"),
+        ({"data": LATE, "selection": dg.HoldOut(0.2, ordered=True)}, "HoldOut: all samples held out"),
+        ({"data": LATE, "selection": dg.CrossValidation(ordered=True)}, "all samples of fold 4"),
     ],
 )
 def test_misuse_is_named(change, message):

@@ -112,6 +112,11 @@ class Run:
         """Programs solved."""
         return self.trainer.calls + (self.validation.calls if self.validation else 0)
 
+    @property
+    def _weights(self) -> np.ndarray:
+        """The samples' weights, 0 for those without a decision under their true parameters."""
+        return np.asarray(self.trainer.context.data.weight)
+
     def select(self, selection: Any, proximal_weight: float, warm_start: Any) -> None:
         """Two-stage, and what `selection` finds out: all but the final training."""
         everything = np.arange(len(self.trainer.data))
@@ -207,7 +212,7 @@ class Run:
             outputs = outputs_of(trainer.layer)
             named = [name] if len(parts) == 1 else [f"{name} {i + 1}" for i in range(len(parts))]
             return [
-                self._learned(label, taught(warm_start, trainer.data, part, outputs), [part])[0]
+                self._learned(label, taught(warm_start, trainer.data, part, outputs, trainer.seed), [part])[0]
                 for label, part in zip(named, parts, strict=True)
             ]
         return self._learned(name, trainer.data, parts)
@@ -242,6 +247,11 @@ class Run:
         if n < 2:
             raise ModelError("HoldOut needs at least two samples")
         train, test = held_out(trainer.data, how.fraction, how.ordered, self.rng)
+        if not (self._weights[train].any() and self._weights[test].any()):
+            raise ModelError(
+                "HoldOut: all samples held out or all others have weight 0, or no decision under their true "
+                "parameters: change the fraction, or hold out others"
+            )
         self.found.anchor = self._two_stage("two-stage", [train], warm_start)[0]
         lanes = trainer.lanes([self.found.anchor], [train], np.zeros(1), np.zeros(1))
         before = trainer.judge(lanes, [test])
@@ -309,12 +319,12 @@ class Run:
             )
         held = folds_of(self.trainer.data, how.folds, how.ordered, self.rng)
         kept = [np.concatenate([*held[:i], *held[i + 1 :]]) for i in range(how.folds)]
-        weights = self.trainer.data.weights
+        weights = self._weights
         for number, (out, left) in enumerate(zip(held, kept, strict=True)):
             if not (weights[out].any() and weights[left].any()):
                 raise ModelError(
-                    f"all samples of fold {number} or of the other folds have weight 0: use fewer folds, or "
-                    f"folds that are not ordered"
+                    f"all samples of fold {number} or of the other folds have weight 0, or no decision "
+                    f"under their true parameters: use fewer folds, or folds that are not ordered"
                 )
         return held, kept
 

@@ -102,10 +102,10 @@ def is_regressor(value: Any) -> bool:
     return not isinstance(value, type) and all(callable(getattr(value, a, None)) for a in ("fit", "predict"))
 
 
-def taught(regressor: Any, data: Dataset, part: np.ndarray, outputs: Outputs) -> Dataset:
+def taught(regressor: Any, data: Dataset, part: np.ndarray, outputs: Outputs, seed: int) -> Dataset:
     """The data with a regressor's predictions as targets; it is fitted to the samples in `part` alone."""
     recipe = regressor if isinstance(regressor, Regressor) else Regressor(regressor)
-    fitted = recipe.fitted(data.take(part), outputs)
+    fitted = recipe.fitted(data.take(part), outputs, seed)
     twin = copy.copy(data)
     twin.targets = {**data.targets, **fitted.predictions(data.features)}
     twin._optimal = {}

@@ -109,7 +109,7 @@ class Trainer:
         self.failures: dict[int, str] = {}
         """Samples whose decision failed at least once, by position in the data, and the status."""
         self.layer, self.loss, self.data = layer, loss, data
-        self.key, self.epochs = jax.random.PRNGKey(seed), 0
+        self.seed, self.key, self.epochs = seed, jax.random.PRNGKey(seed), 0
         self.optimizer, self.batch_size = optimizer, batch_size
         trained, arrays, static = steps.Static.split(predictor)
         if not jax.tree_util.tree_leaves(trained):

@@ -108,10 +108,17 @@ def fit(
             NaN or infinite: the message names the sample. Its `result` is the best until then.
     """
     data.check(layer)
+    if validation is not None:
+        validation.check(layer)
+        if validation.features.shape[1:] != data.features.shape[1:]:
+            shapes = validation.features.shape[1:], data.features.shape[1:]
+            raise ModelError(f"validation has features of shape {shapes[0]} per sample, data {shapes[1]}")
     if epochs < 1 or batch_size < 1:
         raise ModelError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
     if not (callable(learning_rate) or (isinstance(learning_rate, Real) and math.isfinite(learning_rate))):
         raise ModelError(f"learning_rate must be a finite number or a schedule, got {learning_rate!r}")
+    if not proximal_weight >= 0:
+        raise ModelError(f"proximal_weight must be ≥ 0, got {proximal_weight!r}")
     if clip is not None and not clip > 0:
         raise ModelError(f"clip must be a positive norm, got {clip!r}")
     if checkpoint_every < 1:
@@ -290,8 +297,15 @@ def _best(runs: dict[str, Run], loss: Any) -> str:
 
 def _method(loss: Loss | str | None, predictor: Any) -> Method:
     """What to train with: a loss as it is, or the method of a name."""
+    if loss is None:
+        return Method(Regret())
     if not isinstance(loss, str):
-        return Method(Regret() if loss is None else loss)
+        if isinstance(loss, type) or not hasattr(loss, "decides"):
+            shown = f"the class {loss.__name__}" if isinstance(loss, type) else type(loss).__name__
+            raise ModelError(
+                f"loss must be one such as Regret(), the name of a method, or Auto(), got {shown}"
+            )
+        return Method(loss)
     if loss == "two-stage" and not isinstance(predictor, Linear):
         return Method(MSE())
     return named(loss)
