@@ -121,8 +121,16 @@ def test_a_context_manager_is_entered_and_left_whatever_happens(monkeypatch):
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
+    class Closed(Watch):
+        def __enter__(self) -> None:
+            raise Broken
+
+    with pytest.raises(Broken):
+        fit(watch, Closed())
+    assert watch.log[6:] == ["enter", Broken]
+
     monkeypatch.setattr(steps, "update", interrupt)
-    assert fit(watch).interrupted and watch.log[6:] == ["enter", KeyboardInterrupt]
+    assert fit(watch).interrupted and watch.log[8:] == ["enter", KeyboardInterrupt]
 
 
 def test_what_is_no_callback_is_refused():

@@ -123,6 +123,18 @@ def test_a_store_is_found_by_content(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_labels_in_memory_are_stored_once_there_is_a_store(tmp_path):
+    data = dataset(np.concatenate([COSTS, COSTS[:3]]))  # three samples twice
+    assert dg.label(data, LAYER) == N + 3
+    solved_since()
+    for _ in range(2):
+        assert dg.label(data, LAYER, tmp_path) == 0
+    assert len(list(tmp_path.glob("*/*.npz"))) == 1
+    fresh = dataset()
+    assert dg.label(fresh, LAYER, tmp_path) == 0 == solved_since()
+    np.testing.assert_array_equal(fresh.optimal(LAYER)[0].x["x"], np.eye(4)[COSTS.argmin(1)])
+
+
 def test_changed_parameters_are_solved_again():
     data = dataset(COSTS.copy())
     dg.label(data, LAYER)

@@ -77,9 +77,11 @@ class Callbacks(contextlib.ExitStack):
                 raise ModelError(f"a callback must be callable with an event, got {each!r}")
 
     def __enter__(self) -> Callbacks:
-        for each in self._all:
-            if hasattr(each, "__exit__"):
-                self.enter_context(each)  # type: ignore[arg-type]
+        with contextlib.ExitStack() as entered:  # left again where a later one cannot be entered
+            for each in self._all:
+                if hasattr(each, "__exit__"):
+                    entered.enter_context(each)  # type: ignore[arg-type]
+            self.push(entered.pop_all())
         return self
 
     def __call__(self, event: Event) -> bool:

@@ -13,7 +13,7 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,13 @@ def label(
     known, keys = labels.of(exact), sample_keys(data)
     folder = None if store is None else Store(Path(store) / known.key)
     if folder is not None:
+        stored: set[bytes] = set()
         for found in folder.read():
             known.add(found)
+            stored.update(found.keys.tolist())
+        remembered = known.chunk(key for key in keys if key not in stored)
+        if remembered is not None:
+            folder.write(remembered)
     missing = np.array([i for i, key in enumerate(keys) if key not in known.place], int)
     solver = _parallel(exact, workers)
     parts = [missing[i : i + chunk] for i in range(0, len(missing), chunk)]
@@ -117,10 +122,21 @@ class Known:
         self._chunks: list[Chunk] = []
 
     def add(self, chunk: Chunk) -> None:
-        """Remember a chunk."""
+        """Remember a chunk, where there is anything new in it."""
+        if all(key in self.place for key in chunk.keys.tolist()):
+            return
         number = len(self._chunks)
         self._chunks.append(chunk)
         self.place |= {key: (number, row) for row, key in enumerate(chunk.keys.tolist())}
+
+    def chunk(self, keys: Iterable[bytes]) -> Chunk | None:
+        """Those of these samples that are known and solved, each once; None where there are none."""
+        names = [key for key in dict.fromkeys(keys) if key in self.place]
+        found = self.raw(names) if names else None
+        if found is None:
+            return None
+        solved = Chunk(np.array(names, dtype=object), *found)
+        return solved.take(solved.raw.status == Status.OPTIMAL)
 
     def raw(self, keys: list[bytes]) -> tuple[RawResult, np.ndarray] | None:
         """The answers for these samples and which were handed on; None where one is not known."""
