@@ -16,12 +16,14 @@ import pytest
 from typer.testing import CliRunner
 
 import decigrad as dg
+from decigrad import phases
 from decigrad.cli import app, training
 from decigrad.cli.config import ModelSection, read_config
 from decigrad.cli.new import starter_table
 from decigrad.cli.project import layer_of, open_project
 from decigrad.cli.results import read_results
 from decigrad.cli.shell import Output
+from decigrad.evaluation import judge
 
 RUN = CliRunner()
 pytestmark = pytest.mark.timeout(300)  # a whole project is trained, and a server is started
@@ -215,6 +217,34 @@ def test_diagnose_is_that_of_the_training_part(project, tmp_path):
     assert told == {**expected, "report": str(page)} and told["samples"] == 274
     text = re.sub("<[^>]*>", "", page.read_text())
     assert "Power purchase: will it help?" in text and told["verdict"].removeprefix("It may help. ") in text
+
+
+def test_an_interrupted_comparison_goes_on_with_the_fits_that_are_left(project, tmp_path, monkeypatch):
+    quick = {"selection": '"none"', "epochs": "1", "seeds": "1"}
+    config = changed(project, tmp_path / "p", **quick)
+    results, real, fitted = tmp_path / "p" / "results", judge.evaluate, []
+
+    def stop(*arguments: Any, name: str, **options: Any) -> Any:
+        if name == "regret":
+            raise KeyboardInterrupt
+        return real(*arguments, name=name, **options)
+
+    monkeypatch.setattr(judge, "evaluate", stop)
+    invoke("compare", config, "--quiet", code=130)
+    monkeypatch.undo()
+    names = sorted(path.name for path in (results / "comparison.checkpoints").iterdir())
+    assert names == ["mse-0.ckpt", "regret-0.ckpt", "two-stage-0.ckpt"]
+    assert not (results / "comparison.json").exists()
+    monkeypatch.setattr(phases.Run, "select", lambda *arguments: fitted.append(arguments))
+    told = invoke("compare", config, "--json")  # all of them were trained
+    assert told["resumed"] and not fitted and not (results / "comparison.checkpoints").exists()
+    monkeypatch.undo()
+    again = invoke("compare", config, "--json")
+    assert not again["resumed"] and again["methods"] == told["methods"]
+    (results / "comparison.checkpoints").mkdir()
+    (results / "comparison.checkpoints" / "mse-0.ckpt").write_text("damaged")
+    assert "not a checkpoint" in invoke("compare", config, code=2).stderr
+    assert invoke("compare", config, "--restart", "--json")["methods"] == told["methods"]
 
 
 @pytest.mark.parametrize(

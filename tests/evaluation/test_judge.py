@@ -194,6 +194,54 @@ def test_data_may_be_drawn_by_seed():
     assert [run.evaluation.num_instances for run in found.data.runs["mse"]] == [8, 8]
 
 
+def test_a_comparison_that_is_broken_off_goes_on_and_repeats_no_fit(tmp_path):
+    options = {"methods": ["two-stage", "mse", "regret"], "seeds": 2, "selection": None, "epochs": 3}
+    whole: list = []
+    expected = dg.compare(LAYER, TRAIN, TEST, callbacks=[whole.append], **options)
+    begun, seen = [], []
+
+    def stop(event):
+        begun.append(event)
+        if len(begun) == 5:  # the second epoch of regret, after all three of mse
+            raise RuntimeError("the machine is switched off")
+
+    with pytest.raises(RuntimeError, match="switched off"):
+        dg.compare(LAYER, TRAIN, TEST, callbacks=[stop], checkpoint=tmp_path / "fits", **options)
+    assert {path.name for path in (tmp_path / "fits").iterdir()} == {
+        "two-stage-0.ckpt", "mse-0.ckpt", "regret-0.ckpt",
+    }  # fmt: skip
+    found = dg.compare(LAYER, TRAIN, TEST, callbacks=[seen.append], checkpoint=tmp_path / "fits", **options)
+    told = [[(e.phase, e.epoch, e.loss) for e in events] for events in (whole, begun, seen)]
+    assert len(whole) == 12 and told[1] == told[0][:5] and told[2] == told[0][4:]
+    for method in options["methods"]:
+        for a, b in zip(found.results[method], expected.results[method], strict=True):
+            leaves = zip(*(jax.tree_util.tree_leaves(r.predictor) for r in (a, b)), strict=True)
+            assert all(np.array_equal(x, y) for x, y in leaves)
+            assert (a.history, a.chosen) == (b.history, b.chosen)
+        for a, b in zip(found.data.runs[method], expected.data.runs[method], strict=True):
+            np.testing.assert_array_equal(a.evaluation.regret, b.evaluation.regret)
+    assert found.data.settings == expected.data.settings
+    with pytest.raises(ModelError, match=r"two-stage-0.ckpt' belongs to another fit: it differs in epochs\."):
+        dg.compare(LAYER, TRAIN, TEST, checkpoint=tmp_path / "fits", **{**options, "epochs": 4})
+
+
+def test_ctrl_c_ends_a_comparison_with_a_file_for_every_label(tmp_path):
+    def interrupt(event):
+        if event.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dg.compare(
+            LAYER, TRAIN, TEST, {"two-stage": "two-stage", "a/b: ü": "mse"}, 1, callbacks=[interrupt],
+            checkpoint=tmp_path / "deep" / "fits", selection=None, epochs=2,
+        )  # fmt: skip
+    names = {path.name for path in (tmp_path / "deep" / "fits").iterdir()}
+    assert names == {"two-stage-0.ckpt", "a%2Fb%3A %C3%BC-0.ckpt"}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="must be a folder"):
+        dg.compare(LAYER, TRAIN, TEST, ["two-stage"], 1, checkpoint=tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

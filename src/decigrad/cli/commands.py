@@ -10,6 +10,7 @@ import typer
 from decigrad.cli.shell import FAILED, Json, Output, Quiet, plain_errors
 
 Configuration = Annotated[Path, typer.Argument(help="The project's config.toml, or its folder.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Begin anew, whatever an interrupted run has left.")]
 
 
 def new(
@@ -44,9 +45,7 @@ def diagnose(
 
 def train(
     config: Configuration,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew, whatever an interrupted run has left.")
-    ] = False,
+    restart: Restart = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -59,12 +58,14 @@ def train(
         raise typer.Exit(FAILED)
 
 
-def compare(config: Configuration, json: Json = False, quiet: Quiet = False) -> None:
-    """Train several methods with several seeds and say which decides better."""
+def compare(
+    config: Configuration, restart: Restart = False, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Train several methods with several seeds and say which decides better. An interrupted run goes on."""
     from decigrad.cli.training import run_compare
 
     with plain_errors():
-        run_compare(config, Output(json, quiet))
+        run_compare(config, restart, Output(json, quiet))
 
 
 def evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from decigrad.evaluation.comparison_report import comparison_report
 from decigrad.evaluation.statistics import format_number
 from decigrad.sources import shown
 
-POLICY, CHECKPOINT, TRAINING, COMPARISON, PAGE = (
+POLICY, CHECKPOINT, CHECKPOINTS, TRAINING, COMPARISON, PAGE = (
     "policy.decigrad",
     "training.checkpoint",
+    "comparison.checkpoints",
     "training.json",
     "comparison.json",
     "report.html",
@@ -89,10 +91,16 @@ def run_train(path: Path, restart: bool, output: Output) -> bool:
     return not result.interrupted
 
 
-def run_compare(path: Path, output: Output) -> None:
+def run_compare(path: Path, restart: bool, output: Output) -> None:
     """Train several methods with several seeds, or on every fold of a walk-forward split."""
     config, project = _opened(path, output)
     folder = _made(config)
+    checkpoints = folder / CHECKPOINTS
+    if restart:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    resumed = config.training.checkpoint and checkpoints.exists()
+    if resumed:
+        output.say(f"going on from {checkpoints}; --restart begins anew")
     several = len(project.folds) > 1
     where: dict[str, Any] = {"train": project.train, "test": project.test}
     if several:
@@ -102,12 +110,14 @@ def run_compare(path: Path, output: Output) -> None:
             project.layer, methods=config.compare.methods, predictor=project.predictor,
             seeds=len(project.folds) if several else config.compare.seeds, notes=project.notes,
             title=config.output.title, unit=config.output.unit, progress=output.progress,
+            checkpoint=checkpoints if config.training.checkpoint else None,
             **where, **project.options,
         )  # fmt: skip
     write_results(folder / COMPARISON, found.data, config.output.title)
+    shutil.rmtree(checkpoints, ignore_errors=True)  # the next run begins anew: its results are written
     _tell(output, found.data)
     output.say(f"the results are in {folder / COMPARISON}")
-    output.result({"results": str(folder / COMPARISON), "methods": summary(found.data)})
+    output.result({"results": str(folder / COMPARISON), "methods": summary(found.data), "resumed": resumed})
 
 
 def run_evaluate(path: Path, table: Path, max_regret: float | None, output: Output) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -228,6 +229,7 @@ def compare(
     unit: str = "",
     block: int = 1,
     notes: Sequence[str] = (),
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Comparison:
@@ -244,11 +246,17 @@ def compare(
         baseline: the method that the others are paired with; it is added when it is missing.
         cost: see `evaluate`.
         title, unit, block, notes: for the report; `block` is the length of dependent runs of test samples.
+        checkpoint: a folder, made where it is missing, with a checkpoint for each fit, named by its label and
+            seed; the same call goes on from there, and repeats no fit that is finished (see `fit`; regressors
+            are fitted again).
         progress: as in `fit`.
         options: passed to every `fit` (`epochs`, `batch_size`, `learning_rate`, …).
 
     Returns:
         A `Comparison`, with `.table()`, `.to_html(path)`, `.to_json(path)`.
+    Raises:
+        ModelError: a method, baseline or seed is missing, or `fit` refuses data, arguments or a checkpoint.
+        KeyboardInterrupt: on Ctrl-C, when the fit at work has written its checkpoint.
     """
     predictor = Linear() if predictor is None else predictor
     selection = options.get("selection", CrossValidation())
@@ -258,6 +266,7 @@ def compare(
         raise ModelError("compare needs at least one seed")
     if (test is None) != callable(train):
         raise ModelError("compare needs train and test data, or one function seed -> (train, test)")
+    folder = _folder(checkpoint)
     runs: dict[str, list[Run]] = {label: [] for label in chosen}
     results: dict[str, list[FitResult]] = {label: [] for label in chosen}
     sizes: tuple[int, int] = (0, 0)
@@ -270,10 +279,14 @@ def compare(
         first = unseen if first is None else first
         for label, method in chosen.items():
             settings = {"progress": progress, **options, **dict(method.options)}
+            if folder is not None:
+                settings["checkpoint"] = folder / f"{quote(label, safe=' +')}-{seed}.ckpt"
             result = fit(
                 predictor if method.predictor is None else method.predictor,
                 method.layer(layer), known, method.loss, seed=seed, **settings,
             )  # fmt: skip
+            if result.interrupted:
+                raise KeyboardInterrupt
             evaluation = evaluate(result.predictor, layer, unseen, cost=cost, name=label)
             history = {_DRAWN[k]: v for k, v in result.history.items() if k in _DRAWN}
             runs[label].append(Run(seed, evaluation, history, result.seconds))
@@ -287,6 +300,19 @@ def compare(
         block=block,
     )
     return Comparison(data, results, layer, first, title)
+
+
+def _folder(checkpoint: str | Path | None) -> Path | None:
+    """The folder of the checkpoints, made."""
+    if checkpoint is None:
+        return None
+    folder = Path(checkpoint)
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(
+            f"checkpoint {str(folder)!r} of compare is a file: it must be a folder, one file a fit"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _methods(methods: Any, baseline: str, known: dict[str, Method]) -> dict[str, Method]:
@@ -321,5 +347,5 @@ def _settings(
         "gradient": str(layer.gradient),
         "training samples": sizes[0],
         "test samples": sizes[1],
-        **{key: str(value) for key, value in options.items()},
+        **{key: str(value) for key, value in options.items() if key != "callbacks"},
     }
