@@ -313,7 +313,7 @@ def test_a_problem_of_the_package_by_name(tmp_path):
         layer_of(ModelSection(problem="newsvender_model"), tmp_path)
 
 
-def test_a_wrong_cell_and_a_broken_model_are_named(project, tmp_path):
+def test_a_wrong_cell_and_a_broken_model_are_named(project, tmp_path, monkeypatch):
     config = changed(project, tmp_path / "p")
     table = tmp_path / "p" / "data.csv"
     lines = table.read_text().splitlines()
@@ -327,6 +327,8 @@ def test_a_wrong_cell_and_a_broken_model_are_named(project, tmp_path):
         "import decigrad as dg\nm = dg.Model()\nm.continuous('x', lb=2, ub=1)\n"
     )
     assert "model.py, line 3: " in invoke("train", config, code=2).stderr
+    monkeypatch.chdir(config.parent)
+    assert "decigrad: model.py, line 3: " in invoke("train", config.name, code=2).stderr
 
 
 def test_what_is_logged_is_said_once(project, tmp_path):

@@ -182,10 +182,9 @@ def _executed(path: Path) -> Any:
     except SyntaxError as error:
         raise ModelError(f"{path}, line {error.lineno}: {error.msg}") from None
     except ModelError as error:
-        own = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-        ]
-        raise ModelError(f"{path}, line {own[-1]}: {error}") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next(frame.lineno for frame in reversed(frames) if frame.filename == spec.origin)
+        raise ModelError(f"{path}, line {line}: {error}") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
     return module
