@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -172,6 +173,14 @@ def test_a_correction_starts_at_the_regressor_and_is_trained_on_what_the_regress
         np.testing.assert_allclose(found[:, 4:], np.tile(expected, (10, 1)))
     start = stack.finished(stack.start).predictions(samples.features)
     np.testing.assert_allclose(start["tilt"], np.broadcast_to(TILT[:40].mean(0), (40, 2, 3)), atol=1e-12)
+
+
+def test_the_regressor_behind_a_correction_saw_no_member_of_a_samples_group():
+    groups = np.random.default_rng(3).integers(0, 7, 40)
+    samples = dg.Dataset(FEATURES[:40], {"cost": COSTS[:40]}, groups=groups)
+    base = dg.Residual(Mean(), folds=3).stacked(samples, layer()).data.features[:, 4:]
+    for others, part in GroupKFold(3).split(FEATURES[:40], groups=groups):
+        np.testing.assert_allclose(base[part], np.tile(COSTS[others].mean(0), (len(part), 1)))
 
 
 def test_a_linear_correction_of_the_mean_trains_to_least_squares_of_the_residuals():

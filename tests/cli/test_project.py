@@ -280,7 +280,11 @@ def test_folds_are_blocks_only_where_rows_are_in_the_order_of_time(project, tmp_
         found = open_project(read_config(config), Output(quiet=True))
         assert found.options["selection"].ordered is ordered
         assert (np.diff(found.train.times) > np.timedelta64(0)).all() == ordered
-    config.write_text(config.read_text().replace("test_fraction = 0.25", 'test_file = "data.csv"'))
+    text = config.read_text()
+    config.write_text(text.replace('split = "random"', 'group = "weekend"\nsplit = "group"'))
+    found = open_project(read_config(config), Output(quiet=True))  # which the folds of `fit` keep together
+    assert set(found.train.groups) != set(found.test.groups) and not found.options["selection"].ordered
+    config.write_text(text.replace("test_fraction = 0.25", 'test_file = "data.csv"'))
     found = open_project(read_config(config), Output(quiet=True))
     assert found.options["selection"].ordered and (np.diff(found.train.times) > np.timedelta64(0)).all()
 
