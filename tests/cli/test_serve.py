@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import importlib
 import json
@@ -152,6 +153,26 @@ def test_a_body_of_unknown_length_is_limited(server: Server):
     connection.close()
 
 
+def test_a_client_that_hangs_up_is_no_error_of_the_server():
+    async def ask() -> list[Any]:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.disconnect"}
+
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/decide", "headers": [], "query_string": b""}
+        await service.app()(scope, receive, send)
+        return sent
+
+    service = serve.Service(POLICY, time_limit=1.0, max_rows=1, max_bytes=10)
+    answer = asyncio.run(ask())
+    assert answer[0]["status"] == 400 and b"hung up" in answer[1]["body"]
+    assert service.metrics.answers == {400: 1}
+
+
 def test_health_policy_and_metrics(server: Server):
     assert server.ask(path="/health", method="GET") == (200, {"status": "ready"})
     code, found = server.ask(path="/policy", method="GET")
@@ -221,8 +242,6 @@ def test_sigterm_finishes_what_is_running(server: Server):
 
 def test_what_runs_over_gets_the_fallback_or_is_given_up(monkeypatch: pytest.MonkeyPatch):
     """One slow oracle: the first request takes the time, the second waits behind it."""
-    import asyncio
-
     from starlette.requests import Request
 
     def slow(costs: np.ndarray) -> np.ndarray:

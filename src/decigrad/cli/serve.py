@@ -168,12 +168,16 @@ class Service:
         return Response(body, code, media_type="application/json")
 
     async def _answer(self, request: Any, start: float) -> Decisions:
+        from starlette.requests import ClientDisconnect
+
         if self.metrics.running > WAITING:
             raise Refused(503, f"{WAITING} requests are waiting: try again later")
         try:
             body = await asyncio.wait_for(self._body(request), READ_SECONDS)
         except TimeoutError:
             raise Refused(408, f"the request did not arrive within {READ_SECONDS:g} seconds") from None
+        except ClientDisconnect:
+            raise Refused(400, "the client hung up before the request had arrived") from None
 
         def decide() -> Decisions:
             features, known = read(body, self.policy, self.max_rows)
