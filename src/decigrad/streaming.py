@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decigrad.deciding import taken
 from decigrad.errors import ModelError, SolveError
 from decigrad.files import replacing
 from decigrad.program import Status
@@ -79,10 +80,10 @@ def decide_file(
             lost = (found.status != Status.OPTIMAL) & ~found.fallback
             if throw and lost.any():
                 i = int(np.flatnonzero(lost)[0])
-                status = Status(int(found.status[i]))
+                params = taken({**found.predicted, **known}, i)
+                reason = _reason(policy, params, Status(int(found.status[i])))
                 raise SolveError(
-                    f"{source}, row {rows + i}: {status.name} ({status.advice}). State a fallback "
-                    f"decision, or allow failures"
+                    f"{source}, row {rows + i}: {reason}. State a fallback decision, or allow failures"
                 )
             table = _with_decisions(part.select(keep), found.table())
             write = write or _writer(stack, beside, target.suffix.lower(), table.schema)
@@ -95,6 +96,16 @@ def decide_file(
         if rows == 0:
             raise ModelError(f"{source} has no rows")
     return FileDecisions(target, rows, failed, replaced, time.perf_counter() - start)
+
+
+def _reason(policy: Policy, params: dict[str, np.ndarray], status: Status) -> str:
+    """Why a row has no decision; the solver is asked again, for the constraints that clash."""
+    if status not in (Status.TIME_LIMIT, Status.INVALID_DATA):
+        try:
+            policy.layer.exact.solve(params, throw=True)
+        except SolveError as error:
+            return f"{status.name}: {error}"
+    return f"{status.name} ({status.advice})"
 
 
 def _batches(source: Path, needed: list[str], keep: list[str], batch: int) -> Iterator[Any]:
