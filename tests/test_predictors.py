@@ -159,6 +159,14 @@ def test_a_linear_predictor_starts_at_the_mean_of_the_targets():
     np.testing.assert_allclose(found, np.broadcast_to(COSTS.mean(0), (40, 3)))
 
 
+@pytest.mark.parametrize("recipe", [dg.Linear(), dg.MLP((3,))])
+@pytest.mark.parametrize("count", [1, 5])
+def test_features_of_another_number_are_refused_not_broadcast(recipe, count):
+    made = recipe.init(DATA, OUTPUTS)
+    with pytest.raises(ModelError, match=f"made for 4 features, got {count}"):
+        predict(made, np.ones((2, count)), OUTPUTS)
+
+
 def test_linear_refuses_to_centre_without_an_intercept():
     with pytest.raises(ModelError, match="needs bias=True"):
         dg.Linear(bias=False, standardize=True).init(DATA, OUTPUTS)
@@ -204,6 +212,11 @@ def test_a_network_without_hidden_layers_is_linear():
         "cost"
     ]
     np.testing.assert_allclose(ends[2], (ends[0] + ends[1]) / 2, rtol=1e-10)
+
+
+def test_a_hidden_layer_without_units_is_refused():
+    with pytest.raises(ModelError, match="at least one unit"):
+        dg.MLP((4, 0)).init(DATA, OUTPUTS)
 
 
 def test_an_unknown_activation_is_named():

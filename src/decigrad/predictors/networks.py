@@ -48,6 +48,8 @@ class MLP(Recipe):
     def init(self, data: Dataset, outputs: Outputs, seed: int = 0) -> MLPPredictor:
         """A randomly initialized network; the same seed gives the same bits."""
         activation = activation_named("MLP", self.activation)
+        if any(width < 1 for width in self.hidden):
+            raise ModelError(f"MLP: a hidden layer has at least one unit, got hidden={self.hidden}")
         if self.shared:
             data = pooled(data, outputs, "MLP")
         widths = [int(np.prod(data.features.shape[1:])), *self.hidden, size_of(outputs, self.shared)]
