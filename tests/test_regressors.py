@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 from sklearn.linear_model import LinearRegression
@@ -126,6 +127,13 @@ def test_a_warm_start_has_the_seed_of_the_fit():
     taught = RandomForestRegressor(3, random_state=7).fit(TRAIN.features, TRAIN.targets["cost"])
     expected = LinearRegression().fit(TRAIN.features, taught.predict(TRAIN.features))
     np.testing.assert_allclose(fit.two_stage.coefficients[0], expected.coef_, atol=1e-9)
+
+
+def test_a_loss_of_predictions_starts_from_a_regressor_too():
+    options = {"selection": None, "epochs": 1, "optimizer": optax.sgd(0.0)}
+    fit = dg.fit(dg.Linear(), layer(), TRAIN, MSE(), warm_start=LinearRegression(), **options)
+    expected = LinearRegression().fit(TRAIN.features, TRAIN.targets["cost"])
+    np.testing.assert_allclose(fit.predictor.coefficients[0], expected.coef_, atol=1e-9)
 
 
 def test_a_warm_start_of_a_fold_never_sees_what_the_fold_holds_out():

@@ -469,6 +469,8 @@ def test_infeasible_truth_names_the_sample():
         ({"data": dg.Dataset(DATA.features, {"price": DATA.targets["cost"]})}, "predicts 'cost'"),
         ({"validation": dg.Dataset(DATA.features, {"price": DATA.targets["cost"]})}, "predicts 'cost'"),
         ({"validation": dg.Dataset(np.ones((9, 5)), {"cost": np.ones((9, 3))})}, r"\(5,\) .*, data \(2,\)"),
+        ({"seed": None}, "seed must be"),
+        ({"seed": -1}, "seed must be"),
         ({"proximal_weight": -1.0}, "must be ≥ 0"),
         ({"proximal_weight": float("nan")}, "must be ≥ 0"),
         ({"loss": Regret}, "got the class Regret"),
@@ -491,6 +493,7 @@ def test_misuse_is_named(change, message):
         (lambda: dg.CrossValidation(folds=1), "at least 2"),
         (lambda: dg.CrossValidation(weights=()), "≥ 0"),
         (lambda: dg.CrossValidation(weights=(-1.0,)), "≥ 0"),
+        (lambda: dg.CrossValidation(weights=(np.inf,)), "must be finite"),
         (lambda: dg.HoldOut(fraction=1.0), "between 0 and 1"),
     ],
 )

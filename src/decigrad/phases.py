@@ -206,8 +206,6 @@ class Run:
     def _two_stage(self, name: str, parts: list[np.ndarray], warm_start: Any) -> list[Any]:
         """The two-stage predictor of each part of the data (or the start given in its place)."""
         trainer = self.trainer
-        if warm_start is False or not trainer.loss.decides:
-            return [self.start] * len(parts)
         if isinstance(warm_start, Regressor) or is_regressor(warm_start):
             outputs = outputs_of(trainer.layer)
             named = [name] if len(parts) == 1 else [f"{name} {i + 1}" for i in range(len(parts))]
@@ -215,6 +213,8 @@ class Run:
                 self._learned(label, taught(warm_start, trainer.data, part, outputs, trainer.seed), [part])[0]
                 for label, part in zip(named, parts, strict=True)
             ]
+        if warm_start is False or not trainer.loss.decides:
+            return [self.start] * len(parts)
         return self._learned(name, trainer.data, parts)
 
     def _learned(self, name: str, data: Dataset, parts: list[np.ndarray]) -> list[Any]:

@@ -44,6 +44,8 @@ class CrossValidation:
             raise ModelError(f"CrossValidation: folds must be at least 2, got {self.folds}")
         if self.weights is not None and (not self.weights or any(not w >= 0 for w in self.weights)):
             raise ModelError(f"CrossValidation: weights must be ≥ 0, got {self.weights}")
+        if self.weights is not None and not np.isfinite(self.weights).any():
+            raise ModelError("CrossValidation: one weight must be finite; two-stage is always a candidate")
 
 
 @dataclass(frozen=True)

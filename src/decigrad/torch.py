@@ -274,7 +274,8 @@ class Loss(_Module):
         reduction: "mean" or "sum" over the samples that were solved, or "none".
 
     Where a sample fails, the layer's `throw` decides: an error, or no part in the mean (NaN with "none") and
-    a gradient of zero; the mean is NaN where all fail.
+    a gradient of zero; the mean is NaN where all fail. Noise and margins in units of the targets' spread
+    take that of the labels: make these of all data at once where batches are small.
     """
 
     def __init__(

@@ -117,6 +117,8 @@ def fit(
         raise ModelError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
     if not (callable(learning_rate) or (isinstance(learning_rate, Real) and math.isfinite(learning_rate))):
         raise ModelError(f"learning_rate must be a finite number or a schedule, got {learning_rate!r}")
+    if not (hasattr(seed, "permutation") or (isinstance(seed, int | np.integer) and seed >= 0)):
+        raise ModelError(f"seed must be a whole number ≥ 0 or a NumPy generator, got {seed!r}")
     if not proximal_weight >= 0:
         raise ModelError(f"proximal_weight must be ≥ 0, got {proximal_weight!r}")
     if clip is not None and not clip > 0:

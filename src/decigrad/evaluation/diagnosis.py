@@ -57,7 +57,7 @@ def diagnose(
       samples, many features. Where the objective is not affine in the predicted parameters, their mean is
       not the best thing to decide by: there is no floor then, and a constant *correction* of the predictions
       is tried in its place.
-    - **Within the error**: predictions are moved by the errors of other samples, `draws` times.
+    - **Within the error**: predictions are moved by errors drawn from all samples, `draws` times.
     - **Samples needed**: two-stage trained on parts of each fold (`fit_learning_curve`).
 
     Args:

@@ -63,7 +63,11 @@ class Scaled(eqx.Module):
     def inputs(self, features: Any) -> Any:
         """Features flattened and standardized."""
         flat = jnp.reshape(features, -1)
-        return flat if self.mean is None else (flat - self.mean) / self.spread
+        if self.mean is None:
+            return flat
+        if flat.shape != self.mean.shape:  # one feature would be broadcast
+            raise ModelError(f"the predictor was made for {self.mean.size} features, got {flat.size}")
+        return (flat - self.mean) / self.spread
 
     def split(self, flat: Any) -> dict[str, Any]:
         """Parameters by name, of all of them in a row."""
