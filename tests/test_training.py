@@ -101,7 +101,8 @@ def test_steps_are_those_of_a_loop_in_numpy():
     root = np.sqrt(w)[:, None]
     anchor = np.linalg.lstsq(root * phi, root * cost, rcond=None)[0]
     pull = 0.7 * np.average(regret(phi @ anchor, cost), weights=w)
-    spread, weight, losses, rng = cost.std(0), anchor.copy(), [], np.random.default_rng(3)
+    spread = np.sqrt(np.average((cost - np.average(cost, axis=0, weights=w)) ** 2, axis=0, weights=w))
+    weight, losses, rng = anchor.copy(), [], np.random.default_rng(3)
     for _ in range(3):
         order, by_batch, sizes = rng.permutation(22), [], []
         for at in (order[:8], order[8:16], order[16:]):
@@ -170,6 +171,16 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_samples_by_weight():
         found = steady(layer, data, batch_size=4, epochs=1, optimizer=optax.sgd(0.0))
         regret = dg.evaluate(found.two_stage, layer, data).regret  # nothing moves, the last batch has one
         assert found.history["loss"] == pytest.approx([np.average(regret, weights=data.weights)], abs=1e-12)
+
+
+def test_a_sample_without_weight_is_absent():
+    data, options = samples(9), {"batch_size": 10, "proximal_weight": 0.7, "optimizer": optax.sgd(0.5)}
+    extended = np.vstack([data.features, [3.0, 4.0]]), np.vstack([data.targets["cost"], [9.0, 0.0, 5.0]])
+    more = dg.Dataset(extended[0], {"cost": extended[1]}, weights=np.arange(10) < 9)
+    found, plain = (steady(data=some, **options) for some in (more, data))
+    assert abs(plain.predictor.coefficients[0] - plain.two_stage.coefficients[0]).max() > 1e-3
+    for one, other in zip(found.predictor.coefficients, plain.predictor.coefficients, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-10)
 
 
 def test_maximizing_is_minimizing_the_negative():

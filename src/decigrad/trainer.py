@@ -21,7 +21,7 @@ import optax
 
 from decigrad import steps
 from decigrad.checkpoint import leaves, refilled
-from decigrad.data import Dataset
+from decigrad.data import Dataset, Scaling
 from decigrad.errors import ModelError, SolveError
 from decigrad.gradients import KKT, Relaxed
 from decigrad.layer import DecisionLayer
@@ -118,8 +118,8 @@ class Trainer:
             )
         self.calls = 0
         self.recipe = steps.Recipe(layer, layer.exact, loss, optimizer, outputs_of(layer), static)
-        spread = {name: data.targets[name].std(axis=0) for name in layer.predicts}
-        spread = {name: jnp.asarray(np.where(s > 0, s, 1.0)) for name, s in spread.items()}
+        scales = {name: Scaling.of(data, [name]).scale for name in layer.predicts}
+        spread = {n: jnp.asarray(s.reshape(layer.parameters[n].shape)) for n, s in scales.items()}
         reused = solve_ratio != 1 and loss.decides
         self.reuse = Reuse(layer, loss, solve_ratio, seed) if reused else None
         labelled = self._labelled(data)
