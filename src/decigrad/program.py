@@ -50,6 +50,9 @@ class Status(enum.IntEnum):
     INFEASIBLE_POINT = 9
     NO_SOLUTION = 10
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def advice(self) -> str:
         """What the user can do about it."""

@@ -8,12 +8,19 @@ from decigrad.program import Diagonal, LowRank, QuadraticProgram, Solver
 
 __all__ = ["NAMES", "by_name", "choose"]
 
-# Measured on one thread, batches of 128, in ms of active set / interior point: diagonal n = 40: 5 / 11,
-# n = 100: 66 / 43, n = 200 (64 samples): 303 / 20; low rank n = 30: 10 / 14, n = 100: 104 / 37;
-# dense n = 50: 35 / 490, n = 200 (16 samples): 85 / 450.
-_STRUCTURED = 60
-"""Variables from which the interior point wins on diagonal or low-rank curvature: a step then costs no more
-than a system of the equalities and the rank, while an active set grows with the variables."""
+# Measured on one thread, batches of 128, in ms of active set / interior point: diagonal with 5 rows, n = 100:
+# 20 / 30, n = 200: 100 / 40, n = 400: 380 / 100; with 120 rows, n = 400: 1540 / 6320; low rank
+# n = 30: 10 / 14, n = 100: 104 / 37; dense n = 50: 35 / 490, n = 200 (16 samples): 85 / 450. The interior
+# point compiles first, for 15 to 20 seconds.
+_LOW_RANK = 60
+"""Variables from which the interior point wins on curvature of low rank: a step costs no more than a system
+of the rank, while an active set grows with the variables."""
+
+_DIAGONAL = 200
+"""Variables from which it wins on diagonal curvature, as long as there are few rows."""
+
+_FEW = 10
+"""Variables for each row, at least."""
 
 _DENSE = 1000
 """Variables above which dense active sets are no longer updated cheaply."""
@@ -40,14 +47,15 @@ def choose(program: QuadraticProgram) -> tuple[Solver, str]:
         return _highs(), f"HiGHS: {len(program.integer)} integer variables, linear objective"
     if program.linear:
         return _highs(), "HiGHS: the objective is linear, so a vertex is optimal and simplex finds it exactly"
-    if isinstance(program.P, LowRank) and n >= _STRUCTURED and 2 * program.P.factor.shape[-2] <= n:
+    if isinstance(program.P, LowRank) and n >= _LOW_RANK and 2 * program.P.factor.shape[-2] <= n:
         rank = program.P.factor.shape[-2]
         return (
             _interior_point(),
             f"interior point: the curvature is diagonal plus rank {rank} of {n} variables",
         )
-    if isinstance(program.P, Diagonal) and n >= _STRUCTURED:
-        return _interior_point(), f"interior point: the curvature is diagonal with {n} variables"
+    rows = program.num_equalities + program.num_inequalities
+    if isinstance(program.P, Diagonal) and n >= _DIAGONAL and _FEW * rows <= n:
+        return _interior_point(), f"interior point: the curvature is diagonal with {n} variables, {rows} rows"
     if n > _DENSE:
         return _interior_point(), f"interior point: dense with {n} variables, above {_DENSE}"
     leaves = (*vars(program.P).values(), program.A.matrix, program.G.matrix)
