@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import struct
 import sys
 from types import SimpleNamespace
@@ -55,6 +57,24 @@ def test_every_epoch_of_every_phase_is_told():
     assert all(e.gain is None for e in final) and events[2].gain == found.chosen["gain"]
     assert final[-1].solver_calls == found.solver_calls and [e.seconds for e in final] == found.epoch_seconds
     assert len({e.fit for e in events}) == 1 and {e.method for e in events} == {""}
+
+
+def test_an_interrupt_that_was_swallowed_ends_the_fit_with_its_epoch():
+    def collector(event: Event) -> None:
+        with contextlib.suppress(
+            KeyboardInterrupt
+        ):  # as the interpreter does around a callback of its collector
+            signal.raise_signal(signal.SIGINT)
+
+    found = fit(collector)
+    assert found.interrupted and len(found.epoch_seconds) <= 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not fit().interrupted
+
+
+def test_a_log_makes_its_folder(tmp_path):
+    fit(JSONLLog(tmp_path / "a" / "b" / "run.jsonl"))
+    assert len((tmp_path / "a" / "b" / "run.jsonl").read_text().splitlines()) == 3
 
 
 def test_true_ends_the_phase_with_the_best_and_nothing_else_does():

@@ -13,6 +13,8 @@ import importlib
 import json
 import math
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,6 +92,37 @@ class Callbacks(contextlib.ExitStack):
         return any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)
 
 
+class Interrupts:
+    """Keeps a Ctrl-C from being lost: one that falls into a callback of the garbage collector (JAX has one)
+    is printed and ignored by Python. It is raised again at the end of the epoch.
+
+    Only where Python's own handler is in place, in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._asked = self._mine = False
+
+    def __enter__(self) -> Interrupts:
+        here = threading.current_thread() is threading.main_thread()
+        self._mine = here and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._mine:
+            signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __call__(self, event: Event) -> None:
+        """Raise what was lost."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _remember(self, number: int, frame: Any) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
+
+
 class JSONLLog:
     """Appends every event to a file, a JSON object a line, on the disk at once.
 
@@ -97,7 +130,7 @@ class JSONLLog:
     the log of another fit is kept. A last line that a kill has cut short is removed.
 
     Args:
-        path: the file; it is created where there is none.
+        path: the file; it and its folder are created where there is none.
     """
 
     def __init__(self, path: Any) -> None:
@@ -107,6 +140,7 @@ class JSONLLog:
     def __call__(self, event: Event) -> None:
         """Append it."""
         if self._there is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._there = self._read()
         line = {k: None if _lost(v) else v for k, v in asdict(event).items()}
         if _place(line) not in self._there:

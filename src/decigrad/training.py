@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from decigrad import steps
-from decigrad.callbacks import Callbacks, Event
+from decigrad.callbacks import Callbacks, Event, Interrupts
 from decigrad.checkpoint import Checkpoint, drawn
 from decigrad.compiled import float64
 from decigrad.data import Dataset
@@ -153,7 +153,7 @@ def fit(
     budget = loss.solver_calls if isinstance(loss, Auto) else None
     limit = np.inf if budget is None else budget / len(tried)
     rng = np.random.default_rng(seed) if isinstance(seed, int | np.integer) else seed
-    tell = Callbacks([Progress(progress), *callbacks])
+    tell = Callbacks([Progress(progress), *callbacks, Interrupts()])
     start, begin = initialized(predictor, layer, data, _integer(seed)), warm_start
     if not (isinstance(warm_start, bool | Regressor) or is_regressor(warm_start)):
         start, begin = _begun(warm_start, start, layer, data), False

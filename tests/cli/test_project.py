@@ -145,7 +145,7 @@ def test_evaluate_agrees_with_training_and_can_be_a_check(project, tmp_path):
     assert done.stdout == "" and "is above" in done.stderr
     dear = [*rows[:3], re.sub(r"[^,]+$", "900", rows[3])]
     table.write_text("\n".join([header, *dear]))
-    assert "rows 3 have no decision" in invoke("evaluate", policy, table, "-q", code=1).stderr
+    assert "rows without a decision: 3" in invoke("evaluate", policy, table, "-q", code=1).stderr
     table.write_text("\n".join([header.replace("wind,sun", "wnd,sun"), *rows[-5:]]))
     assert "no column 'wind' (did you mean 'wnd'?)" in invoke("evaluate", policy, table, code=2).stderr
 

@@ -133,7 +133,7 @@ def run_evaluate(path: Path, table: Path, max_regret: float | None, output: Outp
     if not within:
         output.fail(f"the mean regret, {evaluation.mean_regret:g}, is above {max_regret:g}")
     if len(evaluation.failed):
-        output.fail(f"rows {shown(evaluation.failed)} have no decision")
+        output.fail(f"rows without a decision: {shown(evaluation.failed)}")
     passed = within and not len(evaluation.failed)
     output.result({"passed": passed, "failed": evaluation.failed, "summary": evaluation.summary()})
     return passed
