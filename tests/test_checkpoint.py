@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 import pytest
+from sklearn.tree import DecisionTreeRegressor
 
 import decigrad as dg
 from decigrad import steps
@@ -27,6 +31,7 @@ from decigrad.losses import MSE, Regret, SPOPlus
 from decigrad.problems import shortest_path_layer
 
 EPS, ONE_RATE, SCHEDULE = 0.4, optax.sgd(0.05), optax.cosine_decay_schedule(0.05, 20)
+EDGE = np.arange(8.0)[:, None]
 
 
 def simplex(solver: str = "daqp") -> dg.DecisionLayer:
@@ -435,6 +440,9 @@ def test_digests_follow_content_not_identity():
     def cost(weight: float):
         return lambda x, p: weight * x["x"].sum()
 
+    def tree(slope: float):
+        return DecisionTreeRegressor(random_state=0).fit(EDGE, slope * EDGE[:, 0])
+
     equal = [
         lambda: Regret(cost=cost(1.0)), simplex, lambda: optax.adam(0.01), lambda: {"a", "b", "c"}, dg.MLP,
         lambda: optax.chain(optax.clip(1.0), optax.sgd(optax.constant_schedule(0.1))),
@@ -449,8 +457,15 @@ def test_digests_follow_content_not_identity():
         (np.zeros(3), np.zeros(3, np.float32)),
         (1, 1.5),
         ([1, [2]], [[1], 2]),
+        (np.random.RandomState(0), np.random.RandomState(1)),
+        (np.random.default_rng(0), np.random.default_rng(1)),
+        (re.compile("a"), re.compile("b")),
+        (range(3), range(4)),
+        (deque([1]), deque([2])),
+        (tree(1.0), tree(2.0)),  # its nodes are in compiled code
     ):
         assert digest(one) != digest(other)
+        assert digest(one) == digest(copy.deepcopy(one))
 
 
 def test_digests_of_a_schedule_are_those_before_it_was_used():

@@ -1,16 +1,19 @@
 """A short name for the content of a value: equal in another process exactly where the value is.
 
 Arrays count by their bytes, dataclasses by their fields, functions by their code and what they close over,
-other objects by their attributes; memory addresses and the order of sets never count.
+other objects by their attributes, those of compiled code by what a pickle holds of them; memory addresses
+and the order of sets never count.
 """
 
 from __future__ import annotations
 
+import copyreg
 import enum
 import functools
 import hashlib
+import pickle
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -40,9 +43,10 @@ def _described(value: Any, seen: Seen) -> bytes:
         if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             value = jax.random.key_data(value)
         array = np.asarray(value)
-        if array.dtype != object:
+        if array.dtype != object and not array.dtype.names:
             return _joined("array", array.dtype.name.encode(), repr(array.shape).encode(), array.tobytes())
-        value = array.tolist()
+        fields = array.dtype.names  # what lies between fields is no content
+        value = {name: array[name] for name in fields} if fields else array.tolist()
     if isinstance(value, type | types.ModuleType | np.dtype):
         return _joined("name", _name(value).encode())
     if isinstance(value, enum.Enum):
@@ -82,7 +86,20 @@ def _parts(value: Any, seen: Seen) -> list[Any]:
     if callable(value) and hasattr(value, "__qualname__"):
         return [_name(value)]
     slots = [n for kind in type(value).__mro__ for n in _slots(kind) if hasattr(value, n)]
+    if not slots and not hasattr(value, "__dict__"):
+        return _reduced(value)
     return [{**getattr(value, "__dict__", {}), **{name: getattr(value, name) for name in slots}}]
+
+
+def _reduced(value: Any) -> list[Any]:
+    """What a pickle holds of an object; nothing where there are none of its kind."""
+    reduce = copyreg.dispatch_table.get(type(value), lambda it: it.__reduce_ex__(4))
+    try:
+        found = reduce(value)
+    except (TypeError, pickle.PicklingError):
+        return []
+    parts = [found] if isinstance(found, str) else found
+    return [list(part) if isinstance(part, Iterator) else part for part in parts]
 
 
 def _slots(kind: type) -> tuple[str, ...]:
