@@ -209,6 +209,25 @@ def test_files_that_are_no_tables_are_refused(name, content, message, tmp_path):
         Table.open(tmp_path / name)
 
 
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_a_damaged_file_is_named_or_read(kind, tmp_path):
+    values = np.random.default_rng(0).normal(size=60).round(1)
+    if kind == "npz":
+        np.savez_compressed(tmp_path / "t.npz", a=values)
+    else:
+        pl.DataFrame({"a": values}).write_parquet(tmp_path / "t.parquet")
+    path, whole, refused = tmp_path / f"t.{kind}", (tmp_path / f"t.{kind}").read_bytes(), 0
+    for i in range(0, len(whole), 2):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 16]) + whole[i + 1 :])
+        try:
+            table = Table.open(path)
+            table.column(table.names[0])
+        except dg.ModelError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 20
+
+
 def test_a_file_that_is_not_there_names_the_nearest(tmp_path):
     (tmp_path / "prices.csv").write_text("a\n1\n")
     with pytest.raises(dg.ModelError, match=r"there is no table .*price\.csv; did you mean 'prices\.csv'"):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import codecs
 import difflib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,18 +171,30 @@ def _opened(path: Path) -> Table:
         raise ModelError(
             f"{path}: a table is .parquet, .pq, .csv, .tsv or .npz, not {kind or 'without suffix'}"
         )
-    import pyarrow
     from pyarrow import csv, parquet
 
-    try:
+    with reading(path):
         if kind in (".parquet", ".pq"):
             return _of_arrow(str(path), parquet.read_table(path))
         # Text that stands for "no value" is one, in a column of text too.
         convert = csv.ConvertOptions(strings_can_be_null=True)
         parse = text_layout(path)
         return _of_arrow(str(path), csv.read_csv(path, parse_options=parse, convert_options=convert))
-    except pyarrow.ArrowInvalid as error:
-        raise ModelError(f"{path} cannot be read as {kind[1:]}: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A file that is damaged or of another kind is a `ModelError` that names it, whatever its reader says."""
+    import pyarrow
+
+    format_errors = ValueError, EOFError, NotImplementedError, OSError, zipfile.BadZipFile, zlib.error
+    try:
+        yield
+    except (ModelError, FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except (pyarrow.ArrowException, *format_errors) as error:
+        said = (str(error).splitlines() or ["it ends early"])[0]
+        raise ModelError(f"{path} cannot be read as {path.suffix[1:].lower()}: {said}") from None
 
 
 def check_there(path: Path) -> None:
@@ -222,11 +236,8 @@ def _of_frame(frame: Any) -> Table:
 
 
 def _of_npz(path: Path) -> Table:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return _of_arrays(str(path), {name: archive[name] for name in archive.files})
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} cannot be read as npz: {error}") from None
+    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return _of_arrays(str(path), {name: archive[name] for name in archive.files})
 
 
 def _of_arrays(where: str, arrays: dict[str, np.ndarray]) -> Table:

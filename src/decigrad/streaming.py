@@ -15,7 +15,7 @@ from decigrad.deciding import taken
 from decigrad.errors import ModelError, SolveError
 from decigrad.files import replacing
 from decigrad.program import Status
-from decigrad.sources import check_there, shown, text_layout
+from decigrad.sources import check_there, reading, shown, text_layout
 
 if TYPE_CHECKING:
     from decigrad.policy import Policy
@@ -115,7 +115,7 @@ def _batches(source: Path, needed: list[str], keep: list[str], batch: int) -> It
 
     columns = list(dict.fromkeys([*needed, *keep]))
     suffix = source.suffix.lower()
-    try:
+    with reading(source):
         if suffix in (".parquet", ".pq"):
             with parquet.ParquetFile(source) as file:
                 _check_names(source, columns, file.schema_arrow.names)
@@ -136,8 +136,6 @@ def _batches(source: Path, needed: list[str], keep: list[str], batch: int) -> It
             for chunk in stream:
                 for start in range(0, chunk.num_rows, batch):
                     yield pyarrow.Table.from_batches([chunk.slice(start, batch)])
-    except pyarrow.ArrowInvalid as error:
-        raise ModelError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _check_names(source: Path, columns: list[str], names: list[str]) -> None:
