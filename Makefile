@@ -29,8 +29,8 @@ demo: $(VENV)/.installed ## install, run the tutorial, write its report
 test: lint ## lint, types, tests and doctests, without the slow ones
 	$(PYTEST) -m "not slow"
 
-test-all: lint ## the same with the slow tests
-	$(PYTEST)
+test-all: lint ## the same with the slow tests, on programs that are fully optimized
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(PYTEST)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(BIN)/ruff check .
@@ -42,7 +42,7 @@ format: $(VENV)/.installed-dev ## let ruff repair layout and imports
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.installed-docs ## build the site in docs/_build/html, notebooks executed; any warning fails
-	JAX_PLATFORMS=cpu $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "The site is in docs/_build/html/index.html."
 
 bench: $(VENV)/.installed-bench ## time decigrad beside its peers
