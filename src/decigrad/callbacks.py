@@ -81,8 +81,8 @@ class Callbacks(contextlib.ExitStack):
     def __enter__(self) -> Callbacks:
         with contextlib.ExitStack() as entered:  # left again where a later one cannot be entered
             for each in self._all:
-                if hasattr(each, "__exit__"):
-                    entered.enter_context(each)  # type: ignore[arg-type]
+                if isinstance(each, contextlib.AbstractContextManager):  # whatever has its two methods
+                    entered.enter_context(each)
             self.push(entered.pop_all())
         return self
 

@@ -245,8 +245,9 @@ def _parallel(exact: DecisionLayer, workers: int) -> DecisionLayer:
         return exact
     if not hasattr(exact.solver, "workers"):
         raise ModelError(f"label: solver {exact.solver.name!r} has no workers; leave workers at 1")
-    solver: Any = dataclasses.replace(exact.solver, workers=workers)  # type: ignore[type-var]
-    return DecisionLayer(exact.model, exact.predicts, solver, throw=exact.throw)
+    solver: Any = exact.solver
+    wider = dataclasses.replace(solver, workers=workers)
+    return DecisionLayer(exact.model, exact.predicts, wider, throw=exact.throw)
 
 
 def _tracked(parts: list[np.ndarray], progress: bool | None) -> Any:

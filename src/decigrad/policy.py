@@ -269,8 +269,8 @@ class Policy:
         bad = ~np.isfinite(array)
         if bad.any():
             row, *entry = (int(i) for i in np.argwhere(bad)[0])
-            named = self.feature_names is not None and len(entry) == 1
-            where = f"column {self.feature_names[entry[0]]!r}" if named else f"entry {entry}"  # type: ignore[index]
+            names = self.feature_names if len(entry) == 1 else None
+            where = f"entry {entry}" if names is None else f"column {names[entry[0]]!r}"
             raise ModelError(f"features: row {row}, {where} is NaN or infinite")
         return array, known
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from decigrad.errors import ModelError
 from decigrad.evaluation.dots import method_dots
-from decigrad.evaluation.report import Report, write_atomically
+from decigrad.evaluation.report import Report
 from decigrad.evaluation.statistics import format_number, paired_difference
+from decigrad.files import write_atomically
 from decigrad.problems.benchmark import Benchmark, Cell, costly
 
 

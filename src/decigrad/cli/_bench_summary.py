@@ -8,7 +8,7 @@ import numpy as np
 
 from decigrad.cli._bench_results import CellResults, Results, pipes
 from decigrad.errors import ModelError
-from decigrad.evaluation.report import write_atomically
+from decigrad.files import write_atomically
 from decigrad.problems.benchmarks import BENCHMARKS
 from decigrad.registry import METHODS
 

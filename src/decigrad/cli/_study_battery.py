@@ -52,12 +52,7 @@ def run_battery(data: Path, seeds: int = 5, report: Path | None = None, quick: b
     days = battery.load_battery_days(data)
     with jax.enable_x64(True):
         study = study_battery(days, plan, range(min(seeds, 2) if quick else seeds))
-    study.command = f"decigrad study battery --data storage_data.csv --seeds {seeds}"
-    study.command += " --report reports/study_battery.html" + " --quick" * quick
-    study.show()
-    if report is not None:
-        study.write(report)
-    return study
+    return study.publish(f"decigrad study battery --data storage_data.csv --seeds {seeds}", report, quick)
 
 
 def study_battery(days: battery.BatteryDays, plan: Plan, seeds: range) -> Study:

@@ -45,12 +45,7 @@ def run_energy(data: Path, seeds: int = 5, report: Path | None = None, quick: bo
     """
     days = energy.load_energy_knapsack(data / "knapsack_Data.npz")
     study = study_energy(days, QUICK if quick else Plan(), range(min(seeds, 2) if quick else seeds))
-    study.command = f"decigrad study energy --data DIRECTORY --seeds {seeds}"
-    study.command += " --report reports/study_energy.html" + " --quick" * quick
-    study.show()
-    if report is not None:
-        study.write(report)
-    return study
+    return study.publish(f"decigrad study energy --data DIRECTORY --seeds {seeds}", report, quick)
 
 
 def study_energy(days: energy.EnergyKnapsack, plan: Plan, seeds: Iterable[int]) -> Study:

@@ -13,8 +13,8 @@ import numpy as np
 from decigrad.evaluation.comparison import ComparisonData
 from decigrad.evaluation.comparison_report import build_comparison_report
 from decigrad.evaluation.metrics import Evaluation, plain
-from decigrad.evaluation.report import write_atomically
 from decigrad.evaluation.statistics import Interval, format_number
+from decigrad.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +47,15 @@ class Study:
     def notes(self) -> list[str]:
         """Remarks of the main comparison."""
         return next(iter(self.comparisons.values())).notes
+
+    def publish(self, command: str, report: Path | None, quick: bool) -> Study:
+        """Print the study and write it where `report` says; `command` recomputes it without its options."""
+        page = f" --report reports/study_{command.split()[2]}.html"
+        self.command = command + page + " --quick" * quick
+        self.show()
+        if report is not None:
+            self.write(report)
+        return self
 
     def show(self, console: Console | None = None) -> None:
         """Print comparisons, verdicts, tables and notes."""

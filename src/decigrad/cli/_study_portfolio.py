@@ -74,12 +74,7 @@ def run_portfolio(seeds: int = 5, report: Path | None = None, quick: bool = Fals
     periods = portfolio.portfolio_periods(dates, prices, tickers, days=plan.days)
     with jax.enable_x64(True):
         study = study_portfolio(periods, prices, plan, range(min(seeds, 2) if quick else seeds))
-    study.command = f"decigrad study portfolio --seeds {seeds} --report reports/study_portfolio.html"
-    study.command += " --quick" * quick
-    study.show()
-    if report is not None:
-        study.write(report)
-    return study
+    return study.publish(f"decigrad study portfolio --seeds {seeds}", report, quick)
 
 
 def study_portfolio(

@@ -11,7 +11,7 @@ import numpy as np
 from decigrad.errors import ModelError
 from decigrad.evaluation.comparison import ComparisonData, Run
 from decigrad.evaluation.metrics import Evaluation, plain
-from decigrad.evaluation.report import write_atomically
+from decigrad.files import write_atomically
 
 FORMAT = 1
 NAMES = ("training.json", "comparison.json")

@@ -205,7 +205,7 @@ class Comparison:
         }
         text = json.dumps(plain(content), indent=1, default=str, allow_nan=False)
         if path is not None:
-            from decigrad.evaluation.report import write_atomically
+            from decigrad.files import write_atomically
 
             write_atomically(path, text + "\n", what="the results")
         return text

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import errno
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 
 from decigrad.evaluation._style import INK, PALETTE, PAPER
 from decigrad.evaluation.statistics import format_number
-from decigrad.files import replacing
+from decigrad.files import write_atomically
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -202,32 +201,6 @@ class Report:
         """
         write_atomically(path, self.html(), what="the report")
         return Path(path)
-
-
-def write_atomically(path: str | Path, text: str, *, what: str = "the file") -> None:
-    """Write UTF-8 text to a temporary file beside `path`, flush it to disk, and rename it into place.
-
-    Raises:
-        OSError: of the original kind, naming the path and what to do about it.
-    """
-    try:
-        with replacing(path) as beside:
-            beside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        advice = {
-            errno.EACCES: "choose a folder you may write to",
-            errno.EPERM: "choose a folder you may write to",
-            errno.EROFS: "choose a folder on a disk that is not read-only",
-            errno.ENOSPC: f"free {len(text) / 1e6:.1f} MB or choose another disk",
-            errno.EDQUOT: f"free {len(text) / 1e6:.1f} MB of your quota or choose another disk",
-            errno.EISDIR: "name a file in it",
-            errno.ENOTDIR: "a parent of the path is a file, not a folder",
-            errno.EEXIST: "a parent of the path is a file, not a folder",
-            errno.ENAMETOOLONG: "choose a shorter name",
-        }.get(error.errno or 0, "choose another path")
-        message = f"cannot write {what}: {reason}; {advice}"
-        raise OSError(error.errno or errno.EIO, message, str(path)) from error
 
 
 # ----------------------------------------------------------------------------------------------- pictures
