@@ -201,6 +201,7 @@ def test_infeasible_models_name_a_conflict_and_carry_a_certificate() -> None:
     assert "harmless" not in str(caught.value)
     found = m.solve(throw=False)
     assert found.status == dg.Status.PRIMAL_INFEASIBLE
+    assert str(found.status) == "PRIMAL_INFEASIBLE"
     assert found._l3_failed
     assert np.isnan(found.x["x"]).all()
     assert found.duals["capacity"] > 0
