@@ -373,9 +373,12 @@ def test_damaged_and_newer_files_are_refused(begun, tmp_path):
     content, path = begun.read_bytes(), tmp_path / "run.ckpt"
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
+    head, _, body = content.partition(b"\n")
+    other_state = pack({**unpack(body), "seconds": 0.0})  # readable, but not as written
     for other, message in (
-        (bytes(flipped), "damaged"),
-        (content[:-10], "damaged"),
+        (bytes(flipped), r"damaged.*SHA-256"),
+        (content[:-10], r"damaged.*SHA-256"),
+        (head + b"\n" + other_state, r"damaged.*SHA-256"),
         (b"", "not a checkpoint"),
         (b"PK\x03\x04 something else", "not a checkpoint"),
         (content.replace(b"checkpoint 1 ", b"checkpoint 7 ", 1), "version 7"),
