@@ -116,18 +116,16 @@ def test_errors_name_the_file_and_the_fault(tmp_path):
 # ------------------------------------------------------------------------------------------------- splits
 
 
-def test_split_is_in_time_order_and_disjoint(tmp_path):
+def test_days_are_walked_in_time(tmp_path):
     days = battery.load_battery_days(write(tmp_path, rows(days=11)))
-    train, test = battery.chronological_split(days, 0.8)
+    ((train, test),) = dg.walk_forward(days, 1, test=2)
     assert (len(train), len(test)) == (8, 2)
     assert train.dates.max() < test.dates.min()
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        battery.chronological_split(days, 1.0)
 
 
 def test_standardization_is_fitted_on_the_training_days_alone(tmp_path):
     days = battery.load_battery_days(write(tmp_path, rows(days=11)))
-    train, test = battery.chronological_split(days, 0.8)
+    ((train, test),) = dg.walk_forward(days, 1, test=2)
     scaled, scaled_test = battery.standardized(train, test)
     varies = train.features.std(axis=0) > 0
     np.testing.assert_allclose(scaled.features.mean(axis=0), 0, atol=1e-9)
@@ -139,7 +137,8 @@ def test_standardization_is_fitted_on_the_training_days_alone(tmp_path):
 
 
 def test_a_constant_column_becomes_zero(tmp_path):
-    train, test = battery.chronological_split(battery.load_battery_days(write(tmp_path, rows(days=11))), 0.8)
+    days = battery.load_battery_days(write(tmp_path, rows(days=11)))
+    ((train, test),) = dg.walk_forward(days, 1, test=2)
     train.features[:, 3] = 5.0
     scaled, scaled_test = battery.standardized(train, test)
     assert (scaled.features[:, 3] == 0).all() and (scaled_test.features[:, 3] == 0).all()

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import decigrad as dg
-from decigrad.cli._study_output import Study, Table, interval_text
+from decigrad.cli._study_output import Study, Table, interval_text, joined
 from decigrad.cli._study_training import DecisionTraining, weight_text
 from decigrad.evaluation.comparison import ComparisonData, Run
 from decigrad.evaluation.metrics import Evaluation
@@ -28,12 +28,25 @@ class Plan:
     """Sizes of the study."""
 
     weights: tuple[tuple[float, float], ...] = battery.PAPER_WEIGHTS
+    folds: int = 4
+    test: float = 0.2
+    """Share of the days, the latest ones, that are tested: a fold tests its part and trains on all before."""
     epochs: int = 3
     days: int | None = None
     """Use only the last so many days; None: all."""
 
 
-QUICK = Plan(weights=battery.PAPER_WEIGHTS[-1:], epochs=1, days=300)
+QUICK = Plan(weights=battery.PAPER_WEIGHTS[-1:], folds=1, epochs=1, days=300)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One step of the walk: days whose features are standardized by the training days, and their ridge."""
+
+    train: battery.BatteryDays
+    test: battery.BatteryDays
+    ridge: float
+    """Penalty of the baseline, chosen by the last fifth of the training days."""
 
 
 def run_battery(data: Path, seeds: int = 5, report: Path | None = None, quick: bool = False) -> Study:
@@ -59,17 +72,20 @@ def study_battery(days: battery.BatteryDays, plan: Plan, seeds: range) -> Study:
     """The study on any days; see `run_battery`."""
     if plan.days is not None:
         days = days.take(slice(-plan.days, None))
-    train, test = battery.standardized(*battery.chronological_split(days))
-    comparisons, rows = {}, []
     # The strongly curved problem first: its comparison is the one that the page shows in full.
-    for flexibility, health in reversed(plan.weights):
-        spec = battery.BatterySpec(flexibility=flexibility, health=health)
-        layer = dg.DecisionLayer(battery.battery_model(spec), solver="daqp")
-        label = f"λ = {flexibility:g}, ε = {health:g}"
-        ridge = _chosen_ridge(_dataset(train), layer)
-        data = _comparison(layer, (train, test), plan, seeds, ridge)
+    layers = {
+        f"λ = {flexibility:g}, ε = {health:g}": _layer(
+            battery.BatterySpec(flexibility=flexibility, health=health)
+        )
+        for flexibility, health in reversed(plan.weights)
+    }
+    steps = dg.walk_forward(days, plan.folds, test=max(1, int(len(days) * plan.test) // plan.folds))
+    folds = [_fold(train, test, next(iter(layers.values()))) for train, test in steps]
+    comparisons, rows = {}, []
+    for label, layer in layers.items():
+        data = _comparison(layer, folds, plan, seeds)
         comparisons[label] = data
-        rows += _rows(label, data, _references(layer, train, test, ridge))
+        rows += _rows(label, data, _references(layer, folds))
     headers = [
         "weights",
         "predictor",
@@ -84,44 +100,49 @@ def study_battery(days: battery.BatteryDays, plan: Plan, seeds: range) -> Study:
 # ------------------------------------------------------------------------------------------------ training
 
 
-def _comparison(
-    layer: dg.DecisionLayer,
-    parts: tuple[battery.BatteryDays, battery.BatteryDays],
-    plan: Plan,
-    seeds: range,
-    ridge: float,
-) -> ComparisonData:
-    train, test = parts
-    data, unseen = _dataset(train), _dataset(test)
+def _layer(spec: battery.BatterySpec) -> dg.DecisionLayer:
+    return dg.DecisionLayer(battery.battery_model(spec), solver="daqp")
+
+
+def _fold(train: battery.BatteryDays, test: battery.BatteryDays, layer: dg.DecisionLayer) -> Fold:
+    train, test = battery.standardized(train, test)
+    return Fold(train, test, _chosen_ridge(_dataset(train), layer))
+
+
+def _comparison(layer: dg.DecisionLayer, folds: list[Fold], plan: Plan, seeds: range) -> ComparisonData:
     runs: dict[str, list[Run]] = {method: [] for method in METHODS}
     chosen = []
     for seed in seeds:
         for method in METHODS:
             start = time.perf_counter()
-            predictor, weight = _fitted(method, layer, data, plan, seed, ridge)
+            fitted = [_fitted(method, layer, fold, plan, seed) for fold in folds]
             seconds = time.perf_counter() - start
-            runs[method].append(Run(seed, dg.evaluate(predictor, layer, unseen, name=method), {}, seconds))
+            predictors = [predictor for predictor, _ in fitted]
+            runs[method].append(Run(seed, _judged(predictors, layer, folds, method), {}, seconds))
             if method == "regret":
-                chosen.append(weight_text(weight))
+                chosen.append(", ".join(weight_text(weight) for _, weight in fitted))
+    first, last = folds[0], folds[-1]
+    days = len(first.train), sum(len(fold.test) for fold in folds)
     settings = {
-        "training days": f"{len(train)}, {train.dates[0]} to {train.dates[-1]}",
-        "test days": f"{len(test)}, {test.dates[0]} to {test.dates[-1]}",
-        "features": f"{len(train.names)}, standardized on the training days",
+        "walk-forward": f"{len(folds)} tests of {len(first.test)} days; training on all days before",
+        "first training": f"{days[0]} days, {first.train.dates[0]} to {first.train.dates[-1]}",
+        "test days": f"{days[1]}, {first.test.dates[0]} to {last.test.dates[-1]}",
+        "features": f"{len(first.train.names)}, standardized on the training days",
         "predictor": "linear in the features, of the 24 log prices",
-        "two-stage": f"ridge regression; penalty {ridge:g}, chosen by the last fifth of the training days",
+        "two-stage": "ridge regression; penalty chosen by the last fifth of the training days: "
+        + ", ".join(f"{fold.ridge:g}" for fold in folds),
         "selection": f"by the last fifth of the training days; {plan.epochs} epochs",
-        "proximal weight by seed": ", ".join(chosen),
+        "proximal weight by test, for each seed": "; ".join(chosen),
         "solver": layer.why,
     }
     return ComparisonData(runs, unit="USD/day", block=BLOCK, settings=settings, notes=list(_NOTES))
 
 
-def _fitted(
-    method: str, layer: dg.DecisionLayer, data: dg.Dataset, plan: Plan, seed: int, ridge: float
-) -> tuple[Any, float]:
+def _fitted(method: str, layer: dg.DecisionLayer, fold: Fold, plan: Plan, seed: int) -> tuple[Any, float]:
     """The predictor, and the proximal weight that was chosen for it (infinite: two-stage was kept)."""
+    data = _dataset(fold.train)
     if method == "two-stage":
-        return _ridge(data, layer, ridge), np.inf
+        return _ridge(data, layer, fold.ridge), np.inf
     if method == "mse":
         found = dg.fit(
             dg.Linear(), layer, data, dg.losses.MSE(), seed=seed,
@@ -130,7 +151,7 @@ def _fitted(
         return found.predictor, np.inf
     # Hundreds of collinear features: ten times this rate and validation rejects every training.
     training = DecisionTraining(weights=(0.1, 3.0), epochs=plan.epochs, learning_rate=2e-5)
-    return training(lambda part: _ridge(part, layer, ridge), layer, data, seed)
+    return training(lambda part: _ridge(part, layer, fold.ridge), layer, data, seed)
 
 
 def _ridge(data: dg.Dataset, layer: dg.DecisionLayer, penalty: float) -> Any:
@@ -160,22 +181,30 @@ def _predicted(predictor: Any, features: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------- reading
 
 
-def _references(
-    layer: dg.DecisionLayer, train: battery.BatteryDays, test: battery.BatteryDays, ridge: float
-) -> dict[str, Evaluation]:
+def _judged(predictors: list[Any], layer: dg.DecisionLayer, folds: list[Fold], name: str) -> Evaluation:
+    """Predictors by fold, each on the days of its own test."""
+    return joined(
+        [
+            dg.evaluate(predictor, layer, _dataset(fold.test), name=name)
+            for predictor, fold in zip(predictors, folds, strict=True)
+        ]
+    )
+
+
+def _references(layer: dg.DecisionLayer, folds: list[Fold]) -> dict[str, Evaluation]:
     """Two-stage without a penalty, and two-stage that predicts the mean of the price.
 
     The mean of a log-normal price is exp(μ + σ²/2), and the objective is linear in the price.
     """
-    data, unseen = _dataset(train), _dataset(test)
-    shrunk = _ridge(data, layer, ridge)
-    weight, bias = shrunk.coefficients
-    variance = (train.log_prices - _predicted(shrunk, train.features)).var(axis=0)
-    found = {
-        "two-stage, no penalty": _ridge(data, layer, 0.0),
-        "two-stage, mean of the price": shrunk.with_coefficients(weight, bias + variance / 2),
-    }
-    return {name: dg.evaluate(p, layer, unseen, name=name) for name, p in found.items()}
+    found: dict[str, list[Any]] = {"two-stage, no penalty": [], "two-stage, mean of the price": []}
+    for fold in folds:
+        data = _dataset(fold.train)
+        shrunk = _ridge(data, layer, fold.ridge)
+        weight, bias = shrunk.coefficients
+        variance = (fold.train.log_prices - _predicted(shrunk, fold.train.features)).var(axis=0)
+        found["two-stage, no penalty"].append(_ridge(data, layer, 0.0))
+        found["two-stage, mean of the price"].append(shrunk.with_coefficients(weight, bias + variance / 2))
+    return {name: _judged(predictors, layer, folds, name) for name, predictors in found.items()}
 
 
 def _rows(label: str, data: ComparisonData, references: dict[str, Evaluation]) -> list[list[str]]:

@@ -110,6 +110,11 @@ class BatteryDays:
         return len(self.dates)
 
     @property
+    def times(self) -> np.ndarray:
+        """The dates, as `walk_forward` asks for them."""
+        return self.dates
+
+    @property
     def prices(self) -> np.ndarray:
         """Prices [D, 24] in USD/MWh."""
         return np.exp(self.log_prices)
@@ -161,20 +166,6 @@ def load_battery_days(path: str | Path, *, price_cap: float | None = 500.0) -> B
         log_prices=np.stack([np.log(day[0]) for _, _, day in rows]),
         names=_feature_names(),
     )
-
-
-def chronological_split(days: BatteryDays, train: float = 0.8) -> tuple[BatteryDays, BatteryDays]:
-    """The first `train` share of the days, and the rest: 80 / 20 in the paper.
-
-    The features of the first test day contain the prices of the last training day, which are known by then;
-    no target is in both parts.
-    """
-    if not 0 < train < 1:
-        raise ModelError(f"train must be a share between 0 and 1, got {train}")
-    cut = int(len(days) * train)
-    if cut == 0 or cut == len(days):
-        raise ModelError(f"{len(days)} days are too few to split at {train}")
-    return days.take(slice(None, cut)), days.take(slice(cut, None))
 
 
 def standardized(train: BatteryDays, *others: BatteryDays) -> tuple[BatteryDays, ...]:
