@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from problems.real import DATA, needs
 
+import decigrad as dg
 from decigrad.problems import battery
 
 REAL = DATA / "storage" / "storage_data.csv"
