@@ -112,6 +112,7 @@ HEAVY = [
     "pydantic",
     "ray",
     "rich",
+    "scipy",
     "mlflow",
     "skfolio",
     "sklearn",

@@ -13,7 +13,6 @@ import numpy as np
 from decigrad.errors import ModelError
 from decigrad.gradients.entropic import LEAST, Entropic, plus_diagonal
 from decigrad.gradients.implicit import Coupling, Gradient
-from decigrad.oracles.protocol import LinearOracle
 from decigrad.program import (
     Array,
     Dense,
@@ -64,10 +63,12 @@ class Relaxed(Gradient):
 
 def for_relaxation(gradient: Gradient, asked: str | Solver, program: QuadraticProgram) -> str | Solver:
     """The solver that was asked for where it takes what the gradient makes of the program, else "auto"."""
+    from decigrad.oracles.protocol import LinearOracle
+    from decigrad.solvers.automatic import NAMES, by_name
+
     if isinstance(asked, LinearOracle):
         asked.refuse_unstated(program, type(gradient).__name__)
         return "auto"
-    from decigrad.solvers.automatic import NAMES, by_name
 
     known = isinstance(asked, str) and asked in NAMES and asked != "auto"
     solver = by_name(asked)[0] if known else asked

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.linalg import lapack
 
 from decigrad.kkt.system import product
 from decigrad.program import Array, namespace
@@ -84,6 +83,8 @@ def _cholesky_unrolled(
 
 
 def _cholesky_lapack(matrix: np.ndarray) -> tuple[Callable[[Array], Array], Array]:
+    from scipy.linalg import lapack
+
     # numpy.linalg.cholesky raises for the whole batch when one matrix fails; LAPACK reports it by matrix.
     single = matrix.dtype == np.float32
     potrf, potrs = (lapack.spotrf, lapack.spotrs) if single else (lapack.dpotrf, lapack.dpotrs)

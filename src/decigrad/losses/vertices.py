@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import qr
 
 from decigrad.errors import ModelError
 from decigrad.program import QuadraticProgram
@@ -58,6 +57,8 @@ def _standard_form(
     program: QuadraticProgram, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Rows M X = const with independent rows, bounds of X, and X itself."""
+    from scipy.linalg import qr
+
     A, G, h = program.A.matrix[0], program.G.matrix[0], program.h[0]
     kept = np.isfinite(h)
     G, h = G[kept], h[kept]
@@ -75,6 +76,8 @@ def _standard_form(
 
 def _first_basis(M: np.ndarray, between: np.ndarray) -> np.ndarray:
     """Columns of a nonsingular square matrix, with all of those strictly between their bounds among them."""
+    from scipy.linalg import qr
+
     inner = np.flatnonzero(between)
     q, triangle = np.linalg.qr(M[:, inner], mode="complete") if len(inner) else (np.eye(len(M)), M[:, inner])
     independent = len(inner) <= len(M) and (np.abs(np.diag(triangle)) > ZERO).all()
