@@ -51,6 +51,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "steps": (5, "training"),
     "registry": (5, "training"),
     "trainer": (5, "training"),
+    "lanes": (5, "training"),
     "reuse": (5, "training"),
     "progress": (5, "training"),
     "phases": (5, "training"),

@@ -20,12 +20,13 @@ from decigrad.callbacks import Callbacks, Event
 from decigrad.checkpoint import Checkpoint, drawn, leaves, redrawn, refilled
 from decigrad.data import Dataset
 from decigrad.errors import ModelError, SolveError
+from decigrad.lanes import Lanes
 from decigrad.losses import MSE, LeastSquares
 from decigrad.predictors import LinearPredictor, least_squares, outputs_of
 from decigrad.regressors import Regressor, is_regressor, taught
 from decigrad.selection import CrossValidation, FitResult, Gains, HoldOut
 from decigrad.splits import folds_of, held_out
-from decigrad.trainer import Lanes, Trainer
+from decigrad.trainer import Trainer
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -20,10 +20,10 @@ import numpy as np
 import optax
 
 from decigrad import steps
-from decigrad.checkpoint import leaves, refilled
 from decigrad.data import Dataset, Scaling
 from decigrad.errors import ModelError, SolveError
 from decigrad.gradients import KKT, Relaxed
+from decigrad.lanes import Judged, Lanes, padded
 from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Imitation, Loss, Regret
 from decigrad.predictors import outputs_of, predict
@@ -33,50 +33,6 @@ from decigrad.reuse import DecisionPool, Reuse
 AVERAGED = 6  # epochs: a running mean of the weights forgets with this horizon
 STILL = optax.set_to_zero()
 CHUNK = 8192  # samples × lanes solved at once when judging
-
-
-@dataclass
-class Lanes:
-    """State of several trainings: stacked weights, optimizer states, anchors, samples and pull.
-
-    `judged` are the weights that are judged and returned: the same, or their running mean over epochs.
-    """
-
-    weights: Any
-    judged: Any
-    optimizer: Any
-    anchor: Any
-    index: np.ndarray  # [L, n] positions in the data, padded
-    mask: np.ndarray  # [L, n] 1 for real, 0 for padding
-    pull: np.ndarray  # [L] proximal weight × unit
-    seen: Any = None  # [K, L, 1] which decisions of the data's pool are optimal for a sample of the lane
-    pools: list[DecisionPool] = field(default_factory=list)  # by lane, decisions to be reused
-    epochs: int = 0
-
-    def state(self) -> Any:
-        """What a checkpoint keeps: all that epochs change, and where the lanes are pulled to."""
-        trees = {name: leaves(getattr(self, name)) for name in _TREES}
-        pools = [pool.points for pool in self.pools]
-        return {**trees, "pull": self.pull, "pools": pools, "epochs": self.epochs}
-
-    def restore(self, state: Any) -> None:
-        """Go on from there."""
-        for name in _TREES:
-            setattr(self, name, refilled(getattr(self, name), state[name]))
-        self.pools = [DecisionPool(points) for points in state["pools"]]
-        self.pull, self.epochs = state["pull"], state["epochs"]
-
-
-_TREES = ("weights", "judged", "optimizer", "anchor")
-
-
-@dataclass
-class Judged:
-    """The loss of every lane, and by sample."""
-
-    mean: np.ndarray  # [L]
-    values: list[np.ndarray]  # by lane, [n_l]
-    weights: list[np.ndarray]
 
 
 class Trainer:
@@ -186,7 +142,7 @@ class Trainer:
         stacked = jax.tree_util.tree_map(
             lambda *leaves: jnp.stack(leaves), *[eqx.filter(p, steps.is_trained) for p in predictors]
         )
-        index, mask = _padded(parts)
+        index, mask = padded(parts)
         state = jax.vmap(self.optimizer.init)(stacked)
         pull = np.asarray(weights) * np.asarray(unit)
         pools = [] if self.reuse is None else [DecisionPool(self.solved[part]) for part in parts]
@@ -353,7 +309,7 @@ class Trainer:
     def judge(self, lanes: Lanes, parts: list[np.ndarray]) -> Judged:
         """The loss's metric for every lane on its part of the data; a failed sample counts as the worst."""
         loss = self.loss.metric
-        index, mask = _padded(parts)
+        index, mask = padded(parts)
         width = max(1, min(index.shape[1], CHUNK // len(parts)))
         values, goods = [], []
         for start in range(0, index.shape[1], width):
@@ -390,11 +346,3 @@ def without_gradient(layer: DecisionLayer, loss: Loss) -> bool:
     moving = layer.form.depends("A", "b", "G", "h", "lb", "ub") & set(layer.predicts)
     plain = isinstance(layer.gradient, KKT | Relaxed) and layer.form.linear and not moving
     return plain and isinstance(loss, Regret | Imitation)
-
-
-def _padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Index lists of unequal length as one array [L, n] and a mask."""
-    longest = max(part.size for part in parts)
-    index = np.stack([np.concatenate([part, np.full(longest - part.size, part[0])]) for part in parts])
-    mask = np.stack([(np.arange(longest) < part.size).astype(float) for part in parts])
-    return index, mask

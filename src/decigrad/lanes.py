@@ -1,0 +1,63 @@
+"""Lanes: the state of several trainings in one batch, and how each of them is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from decigrad.checkpoint import leaves, refilled
+from decigrad.reuse import DecisionPool
+
+
+@dataclass
+class Lanes:
+    """State of several trainings: stacked weights, optimizer states, anchors, samples and pull.
+
+    `judged` are the weights that are judged and returned: the same, or their running mean over epochs.
+    """
+
+    weights: Any
+    judged: Any
+    optimizer: Any
+    anchor: Any
+    index: np.ndarray  # [L, n] positions in the data, padded
+    mask: np.ndarray  # [L, n] 1 for real, 0 for padding
+    pull: np.ndarray  # [L] proximal weight × unit
+    seen: Any = None  # [K, L, 1] which decisions of the data's pool are optimal for a sample of the lane
+    pools: list[DecisionPool] = field(default_factory=list)  # by lane, decisions to be reused
+    epochs: int = 0
+
+    def state(self) -> Any:
+        """What a checkpoint keeps: all that epochs change, and where the lanes are pulled to."""
+        trees = {name: leaves(getattr(self, name)) for name in _TREES}
+        pools = [pool.points for pool in self.pools]
+        return {**trees, "pull": self.pull, "pools": pools, "epochs": self.epochs}
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""
+        for name in _TREES:
+            setattr(self, name, refilled(getattr(self, name), state[name]))
+        self.pools = [DecisionPool(points) for points in state["pools"]]
+        self.pull, self.epochs = state["pull"], state["epochs"]
+
+
+_TREES = ("weights", "judged", "optimizer", "anchor")
+
+
+@dataclass
+class Judged:
+    """The loss of every lane, and by sample."""
+
+    mean: np.ndarray  # [L]
+    values: list[np.ndarray]  # by lane, [n_l]
+    weights: list[np.ndarray]
+
+
+def padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Index lists of unequal length as one array [L, n] and a mask."""
+    longest = max(part.size for part in parts)
+    index = np.stack([np.concatenate([part, np.full(longest - part.size, part[0])]) for part in parts])
+    mask = np.stack([(np.arange(longest) < part.size).astype(float) for part in parts])
+    return index, mask
