@@ -39,6 +39,8 @@ ROOMS: dict[str, tuple[int, str]] = {
     "layer": (3, "model"),
     "differentiable": (3, "model"),
     "modeling": (3, "model"),
+    "execution": (4, "execution"),
+    "workers": (4, "execution"),
     "losses": (4, "losses"),
     "data": (4, "data"),
     "sources": (4, "data"),
@@ -65,7 +67,6 @@ ROOMS: dict[str, tuple[int, str]] = {
     "archive": (5, "policy"),
     "streaming": (5, "policy"),
     "encoding": (5, "policy"),
-    "execution": (5, "execution"),
     "problems": (6, "problems"),
     "interop": (7, "interop"),
     "torch": (7, "torch"),
@@ -85,7 +86,10 @@ MAX_LINES = 400
 LONG_FILES: dict[str, str] = {}
 
 # path under src/decigrad → what it must learn from the environment
-ENVIRONMENT_READERS = {"batching.py": "NPROC sets the size of XLA's thread pool, which JAX does not tell"}
+ENVIRONMENT_READERS = {
+    "batching.py": "NPROC sets the size of XLA's thread pool, which JAX does not tell",
+    "workers.py": "sets the threads of a worker process, where XLA looks for them",
+}
 
 # Imports inside a function that close a circle within a room, with the reason.
 DEFERRED = {
@@ -98,12 +102,14 @@ DEFERRED = {
 HEAVY = [
     "clarabel",
     "cvxpy",
+    "cloudpickle",
     "daqp",
     "equinox",
     "flax",
     "gurobipy",
     "highspy",
     "jinja2",
+    "loky",
     "matplotlib",
     "optax",
     "ortools",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -38,13 +40,27 @@ def resolve(
     return chosen, why
 
 
+_ask: ContextVar[Callable[..., Any] | None] = ContextVar("ask", default=None)
+
+
+@contextlib.contextmanager
+def by(ask: Callable[..., Any] | None) -> Iterator[None]:
+    """Host solvers are called as `ask(solver, program)` in this block, by workers say; None: as they are."""
+    token = _ask.set(ask)
+    try:
+        yield
+    finally:
+        _ask.reset(token)
+
+
 def run(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> tuple[RawResult, np.ndarray]:
     """Any solver on a batched NumPy program, outside a trace.
 
     Returns the result and, by sample, whether the solver gave up on it and handed it on to its `second`.
     """
     if solver.host:
-        raw = solver(program)
+        ask = _ask.get()
+        raw = solver(program) if ask is None else ask(solver, program)
         return raw, np.zeros(raw.status.shape, bool)
     raw = compiled.device_solve(form, solver, program)
     gave_up = (raw.status == Status.NUMERICAL_ERROR) | (raw.status == Status.ITERATION_LIMIT)
