@@ -102,7 +102,6 @@ DEFERRED = {
 HEAVY = [
     "clarabel",
     "cvxpy",
-    "cloudpickle",
     "daqp",
     "equinox",
     "flax",
