@@ -1,216 +1,288 @@
-"""Differentiable layers against qpth: forward and backward over a batch, with the accuracy of both.
+"""Differentiable layers beside their peers: decide a batch and pull Σ x² back to the costs.
 
-    python -m benchmarks.layers [--repeat 7] [--out benchmarks/tables]
+    python -m benchmarks.layers                  the table: five rows, then other batches and sizes
+    python -m benchmarks.layers --rows a b --batch 128 512 --size 100 --systems decigrad qpth
+    python -m benchmarks.layers --quick          a smoke test of seconds
 
-Rows (cost differentiated, matrices shared by the batch, float64, one thread):
+Matrices are shared by the batch, the costs differ and are differentiated; float64; one thread. Every system
+runs in a process of its own, and all take their repetitions in turn. A repetition repeats the call for at
+least 30 ms.
 
-    a   the tutorial's QP: n = 3, one equality, bounds           batch 128
-    b   dense QP: n = 50, 10 equalities, 50 inequalities          batch 128
-    d   grid 5×5 shortest path with a small quadratic: n = 40     batch 128
+- **ms** is the median of the repetitions, the whole batch, forward and backward; **±** the quartiles'
+  distance.
+- **CPU** is the processor time of the same: above the wall-clock time, a system used more than a thread.
+- **start** is what comes once: building the layer and the first call, compilation included, in seconds.
+- **error** of x: the largest difference to the reference (`reference.py`); of the gradient: relative to one
+  plus its largest entry. **off** counts samples whose gradient is wrong by more than 1e-6 of that,
+  **failed** those without an answer.
 
-decigrad runs as `fit` runs it: `layer.solve` on the host and the adjoint of the decision's cotangent, to the
-gradient in the cost. qpth (Amos and Kolter, 2017) runs forward and backward through its own interior point.
-The reference is an exact active-set solution in NumPy at Clarabel's active set (tolerance 1e-12).
+A system is left out of a cell, and the table says so, where it is not installed, or where its times in
+smaller cells predict more than the limit. discopt solves one by one in Python: it is given four programs of
+a batch, and its time is scaled to all.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import numpy as np
 
-import numpy as np  # noqa: E402
+from benchmarks import harness, layers_report, worker
+from benchmarks.peers import PACKAGES, SYSTEMS
+from benchmarks.programs import ROWS, Cell, program
+from benchmarks.reference import Reference, reference, reference_samples
 
-import decigrad as dg  # noqa: E402
+BATCHES = (1, 32, 512, 4096)
+"""Beside a row's own."""
 
-Arrays = dict[str, np.ndarray]
+SIZES = (10, 100, 300, 1000)
+"""Of the rows b, d and e, at batch 32."""
 
-
-def instance(row: str, rng: np.random.Generator) -> Arrays:
-    """P [n, n], A, b, G, h, lb, ub and costs [B, n] of a row."""
-    if row == "a":
-        n, A, b, lb, ub = 3, np.ones((1, 3)), np.ones(1), np.zeros(3), np.ones(3)
-        P, G, h, cost = 2.0 * np.eye(n), np.zeros((0, n)), np.zeros(0), rng.normal(size=(128, n))
-    elif row == "b":
-        n, root = 50, rng.normal(size=(50, 50))
-        P, A, G = root @ root.T / n + 0.1 * np.eye(n), rng.normal(size=(10, n)), rng.normal(size=(50, n))
-        inside = rng.normal(size=n)
-        b, h = A @ inside, G @ inside + rng.uniform(0, 1, 50)
-        lb, ub, cost = np.full(n, -np.inf), np.full(n, np.inf), 3.0 * rng.normal(size=(128, n))
-    else:
-        A, b = grid(5)
-        n = A.shape[1]
-        P, G, h = 0.1 * np.eye(n), np.zeros((0, n)), np.zeros(0)
-        lb, ub, cost = np.zeros(n), np.ones(n), rng.uniform(0.5, 2.0, size=(128, n))
-    return {"P": P, "A": A, "b": b, "G": G, "h": h, "lb": lb, "ub": ub, "cost": cost}
+_COMPILE = 120.0
+"""Seconds allowed for the first call of what compiles."""
 
 
-def grid(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Flow conservation on a k × k grid, right and down; the last, dependent row is left out."""
-    edges = [((i, j), (i, j + 1)) for i in range(k) for j in range(k - 1)]
-    edges += [((i, j), (i + 1, j)) for i in range(k - 1) for j in range(k)]
-    A = np.zeros((k * k, len(edges)))
-    for e, ((i, j), (u, v)) in enumerate(edges):
-        A[i * k + j, e], A[u * k + v, e] = 1.0, -1.0
-    b = np.zeros(k * k)
-    b[0], b[-1] = 1.0, -1.0
-    return A[:-1], b[:-1]
+@dataclass
+class Session:
+    """A run: the processes of the systems, what is known of their speed, and the journal.
+
+    Attributes:
+        repeat: repetitions of each system.
+        limit: seconds that one call may take.
+        budget: seconds for the repetitions of one system in one cell.
+
+    Beside the headline half of the repetitions are made, and a third of the budget is spent.
+    """
+
+    systems: list[str]
+    journal: harness.Journal
+    repeat: int
+    limit: float
+    budget: float
+    processes: dict[str, harness.Process] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    seconds: dict[tuple[str, str], list[tuple[Cell, float]]] = field(default_factory=dict)
+
+    def measure(self, cell: Cell, headline: bool) -> list[dict[str, Any]]:
+        """Every system on a cell; from the journal where it is there."""
+        todo = [s for s in self.systems if SYSTEMS[s].takes(cell, headline)]
+        keys = {s: f"{cell.key}-{s.replace(', ', '_').replace(' ', '-')}" for s in todo}
+        running, entries = [], {}
+        for system in todo:
+            if keys[system] in self.journal:
+                entries[system] = self.journal[keys[system]]
+                self._remember(system, cell, entries[system])
+            elif reason := self._reason(system, cell):
+                entries[system] = {"system": system, **describe(cell), "missing": reason}
+            elif prepared := self._prepare(system, cell, entries):
+                running.append((system, prepared))
+        if running:
+            self._time(cell, headline, running, entries)
+            self._compare(cell, [s for s, _ in running if "wall" in entries[s]], entries)
+        for system in todo:
+            if keys[system] not in self.journal and self._final(entries[system]):
+                self.journal[keys[system]] = entries[system]
+            self._remember(system, cell, entries[system])
+        return [entries[system] for system in todo]
+
+    def _final(self, entry: dict[str, Any]) -> bool:
+        """Whether an entry is a measurement, not the absence of a package that may come."""
+        return "missing" not in entry or "not available" not in entry["missing"]
+
+    def _reason(self, system: str, cell: Cell) -> str | None:
+        """Why a system is left out of a cell before it is asked, or None."""
+        if system in self.missing:
+            return self.missing[system]
+        expected = self._expected(system, cell)
+        if expected > self.limit:
+            return f"skipped: too slow (about {expected:.0f} s expected)"
+        return None
+
+    def _expected(self, system: str, cell: Cell) -> float:
+        """Seconds by the times in smaller cells: linear in the batch, n^2.5 in the variables."""
+        expected = 0.0
+        for other, seconds in self.seconds.get((system, cell.row), []):
+            if other.batch <= cell.batch and other.n <= cell.n:
+                growth = cell.batch / other.batch * (cell.n / other.n) ** 2.5
+                found = seconds * growth if math.isfinite(seconds) else math.inf
+                expected = found if not expected else min(expected, found)
+        return expected
+
+    def _remember(self, system: str, cell: Cell, entry: dict[str, Any]) -> None:
+        if "wall" in entry:
+            self.seconds.setdefault((system, cell.row), []).append((cell, entry["wall"]["median"]))
+        elif entry.get("missing", "").startswith("over"):
+            self.seconds.setdefault((system, cell.row), []).append((cell, 2.0 * self.limit))
+
+    def _prepare(self, system: str, cell: Cell, entries: dict[str, Any]) -> dict[str, float] | None:
+        process = self.processes.setdefault(system, harness.Process())
+        limit = self.limit + (_COMPILE if SYSTEMS[system].compiles else 0.0)
+        entries[system] = {"system": system, **describe(cell)}
+        try:
+            found = process.ask(worker.prepare, system, cell, limit=limit + 20.0)
+        except harness.Failure as failure:
+            reason = str(failure)
+            if reason.startswith(("ModuleNotFoundError", "ImportError")) or "unknown solver" in reason:
+                reason = f"not available: {reason.partition(': ')[2].partition(': choose')[0]}"
+                self.missing[system] = reason
+            entries[system]["missing"] = reason.split("\n")[0][:200]
+            return None
+        entries[system]["started"] = found["started"] - found["steady"]
+        return found
+
+    def _time(
+        self,
+        cell: Cell,
+        headline: bool,
+        running: list[tuple[str, dict[str, float]]],
+        entries: dict[str, Any],
+    ) -> None:
+        """Repetitions in turn, a system dropping out when its budget is spent."""
+        repeat, budget = (self.repeat, self.budget) if headline else (self.repeat // 2 + 1, self.budget / 3)
+        times: dict[str, list[tuple[float, float]]] = {system: [] for system, _ in running}
+        spent = dict.fromkeys(times, 0.0)
+        for _ in range(repeat):
+            for system, prepared in running:
+                if times[system] and spent[system] + prepared["steady"] > budget:
+                    continue
+                began = time.perf_counter()
+                try:
+                    times[system].append(
+                        self.processes[system].ask(worker.repetition, limit=3 * self.limit + 10.0)
+                    )
+                except harness.Failure as failure:
+                    entries[system]["missing"] = str(failure)
+                    spent[system] = math.inf
+                spent[system] += time.perf_counter() - began
+        for system, _ in running:
+            if times[system] and "missing" not in entries[system]:
+                wall, cpu = zip(*times[system], strict=True)
+                scale = SYSTEMS[system].scale(cell)
+                entries[system]["wall"] = harness.spread(w * scale for w in wall)
+                entries[system]["cpu"] = harness.spread(c * scale for c in cpu)
+                entries[system]["repetitions"] = len(wall)
+
+    def _compare(self, cell: Cell, systems: list[str], entries: dict[str, Any]) -> None:
+        """Errors against the reference."""
+        known = self._reference(cell)
+        for system in systems:
+            try:
+                x, gradient = self.processes[system].ask(
+                    worker.answer, known.size, limit=3 * self.limit + 10.0
+                )
+            except harness.Failure as failure:
+                entries[system]["missing"] = str(failure)
+                continue
+            entries[system] |= errors(x, gradient, known)
+
+    def _reference(self, cell: Cell) -> Reference:
+        path = self.journal.folder / f"reference-{cell.row}-n{cell.n}-{reference_samples(cell)}.npz"
+        if not path.exists():
+            found = reference(program(cell), reference_samples(cell))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, x=found.x, gradient=found.gradient, sure=found.sure)
+        with np.load(path) as stored:
+            return Reference(stored["x"], stored["gradient"], stored["sure"])
+
+    def end(self) -> None:
+        for process in self.processes.values():
+            process.end()
 
 
-def decigrad_run(data: Arrays, solver: str) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Decisions and the pullback of ones·x (cotangent 2x) in the cost."""
-    n = data["P"].shape[0]
-    m = dg.Model("row")
-    x = m.continuous("x", n, lb=data["lb"], ub=data["ub"])
-    c = m.parameter("cost", shape=n)
-    diagonal = np.diag(data["P"])
-    separable = np.array_equal(np.diag(diagonal), data["P"])
-    curved = dg.sum(0.5 * diagonal * x * x) if separable else 0.5 * dg.quad_form(x, data["P"])
-    m.minimize(dg.sum(c * x) + curved)
-    m.subject_to(data["A"] @ x == data["b"])
-    if len(data["h"]):
-        m.subject_to(data["G"] @ x <= data["h"])
-    layer = dg.DecisionLayer(m, solver=solver)
-
-    def run(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        solved = layer.solve({"cost": cost})
-        multiplier = solved.adjoint({"x": 2.0 * solved.x["x"]}, layer.form)
-        return solved.x["x"], -multiplier[:, :n]  # the cost enters the stationarity row with coefficient one
-
-    return run
+def describe(cell: Cell) -> dict[str, Any]:
+    return {"row": cell.row, "batch": cell.batch, "n": cell.n}
 
 
-def qpth_run(data: Arrays) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """The same through qpth, with bounds as rows of G."""
-    import torch
-    from qpth.qp import QPFunction
-
-    torch.set_num_threads(1)
-    n = data["P"].shape[0]
-    rows, right = [data["G"]], [data["h"]]
-    for sign, bound in ((1.0, data["ub"]), (-1.0, data["lb"])):
-        finite = np.isfinite(bound)
-        rows.append(sign * np.eye(n)[finite])
-        right.append(sign * bound[finite])
-    tensors = [
-        torch.tensor(a) for a in (data["P"], np.vstack(rows), np.concatenate(right), data["A"], data["b"])
-    ]
-
-    def run(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        q = torch.tensor(cost, requires_grad=True)
-        P, G, h, A, b = tensors
-        x = QPFunction(verbose=-1, check_Q_spd=False)(P, q, G, h, A, b)
-        (x**2).sum().backward()
-        return x.detach().numpy(), q.grad.numpy()
-
-    return run
-
-
-def reference(data: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """x and d‖x‖²/dcost by an active-set solve at Clarabel's active set, sample by sample."""
-    import clarabel
-    from scipy import sparse
-
-    n, me = data["P"].shape[0], len(data["b"])
-    low, high = np.isfinite(data["lb"]), np.isfinite(data["ub"])
-    G = np.vstack([data["G"], np.eye(n)[high], -np.eye(n)[low]])
-    h = np.concatenate([data["h"], data["ub"][high], -data["lb"][low]])
-    settings = clarabel.DefaultSettings()
-    settings.verbose = False
-    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-12
-    cones = [clarabel.ZeroConeT(me), clarabel.NonnegativeConeT(len(h))]
-    rows = sparse.csc_matrix(np.vstack([data["A"], G]))
-    right = np.concatenate([data["b"], h])
-    points, gradients = [], []
-    for cost in data["cost"]:
-        P = sparse.csc_matrix(np.triu(data["P"]))
-        solved = clarabel.DefaultSolver(P, cost, rows, right, cones, settings).solve()
-        active = np.array(solved.z)[me:] > np.array(solved.s)[me:]
-        C = np.vstack([data["A"], G[active]])
-        K = np.block([[data["P"], C.T], [C, np.zeros((len(C), len(C)))]])
-        point = np.linalg.lstsq(K, np.concatenate([-cost, data["b"], h[active]]), rcond=None)[0][:n]
-        pulled = np.linalg.lstsq(K, np.concatenate([2.0 * point, np.zeros(len(C))]), rcond=None)[0][:n]
-        points.append(point)
-        gradients.append(-pulled)
-    return np.array(points), np.array(gradients)
-
-
-def timed(run: Callable[[np.ndarray], Any], cost: np.ndarray, repeat: int) -> tuple[float, Any]:
-    """Milliseconds (median of repetitions after a warm-up), and the result."""
-    result = run(cost)
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        result = run(cost)
-        times.append(1e3 * (time.perf_counter() - start))
-    return float(np.median(times)), result
-
-
-def measure(row: str, repeat: int) -> list[dict[str, Any]]:
-    """All systems on one row."""
-    data = instance(row, np.random.default_rng(0))
-    point, gradient = reference(data)
-    runs: dict[str, Callable[[np.ndarray], Any]] = {
-        "decigrad, daqp": decigrad_run(data, "daqp"),
-        "decigrad, interior point": decigrad_run(data, "interior-point"),
+def errors(x: np.ndarray, gradient: np.ndarray, known: Reference) -> dict[str, Any]:
+    """Errors over the samples that have an answer, and how many have none or a wrong gradient."""
+    right, exact, sure = known.x[: len(x)], known.gradient[: len(x)], known.sure[: len(x)]
+    answered = np.isfinite(x).all(axis=1) & np.isfinite(gradient).all(axis=1)
+    counted = answered & sure
+    distance = np.abs(gradient - exact).max(axis=1) / (1.0 + np.abs(exact).max())
+    return {
+        "compared": int(counted.sum()),
+        "unsure": int((~sure).sum()),
+        "error_x": float(np.abs(x - right)[counted].max(initial=0.0)),
+        "error_gradient": float(distance[counted].max(initial=0.0)),
+        "off": int((distance[counted] > 1e-6).sum()),
+        "failed": int((~answered).sum()),
     }
+
+
+def cells(options: argparse.Namespace) -> Iterator[tuple[Cell, bool]]:
+    """The cells of a run, the headline first; whether each is of it."""
+    if options.batch or options.size:
+        for row in options.rows:
+            for size in options.size or [None]:
+                for batch in options.batch or [ROWS[row].batch]:
+                    yield Cell(row, batch, size), size in (None, ROWS[row].size)
+        return
+    for row in options.rows:
+        yield Cell(row, ROWS[row].batch), True
+    if options.headline:
+        return
+    for row in options.rows:
+        for batch in BATCHES:
+            if batch != ROWS[row].batch:
+                yield Cell(row, batch), False
+    for row in options.rows:
+        for size in SIZES if row in "bde" else ():
+            yield Cell(row, 32, size), False
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and write `layers.md`, `layers.json` and `layers.svg`."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--batch", nargs="*", type=int, help="these batches only")
+    parser.add_argument("--size", nargs="*", type=int, help="these numbers of variables only")
+    parser.add_argument(
+        "--systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS), metavar="SYSTEM"
+    )
+    parser.add_argument("--headline", action="store_true", help="the five rows alone")
+    parser.add_argument("--repeat", type=int, default=9, help="repetitions of each system")
+    parser.add_argument("--limit", type=float, default=10.0, help="seconds that one call may take")
+    parser.add_argument("--budget", type=float, default=5.0, help="seconds for one system in one cell")
+    parser.add_argument("--minutes", type=float, default=25.0, help="after which no new cell is begun")
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier run has measured")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: row a, batch 4, two systems")
+    parser.add_argument("--journal", type=Path, default=harness.JOURNAL / "layers")
+    parser.add_argument("--out", type=Path, default=harness.TABLES)
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.rows, options.batch, options.repeat = ["a"], [4], 2
+        options.systems = [s for s in options.systems if s in ("decigrad, daqp", "qpth")]
+    settings = {
+        "repeat": options.repeat,
+        "limit": options.limit,
+        "budget": options.budget,
+        "machine": harness.machine(),
+        "versions": harness.versions(PACKAGES),
+    }
+    journal = harness.Journal(options.journal, settings, options.fresh)
+    session = Session(options.systems, journal, options.repeat, options.limit, options.budget)
+    found: list[dict[str, Any]] = []
+    began = time.perf_counter()
     try:
-        runs["qpth"] = qpth_run(data)
-    except ImportError as error:
-        print(f"row {row}: qpth is not installed ({error}); pip install 'decigrad[bench]'")
-    found = []
-    for name, run in runs.items():
-        milliseconds, (x, g) = timed(run, data["cost"], repeat)
-        scale = 1.0 + np.abs(gradient).max()
-        found.append({
-            "row": row, "system": name, "milliseconds": milliseconds,
-            "error_x": float(np.abs(x - point).max()),
-            "error_gradient": float(np.abs(g - gradient).max() / scale),
-            "samples_off": int((np.abs(g - gradient).max(axis=1) > 1e-6 * scale).sum()),
-        })  # fmt: skip
-    peer = {f["system"]: f["milliseconds"] for f in found}.get("qpth")
-    for f in found:
-        f["times_faster_than_qpth"] = None if peer is None else peer / f["milliseconds"]
-    return found
-
-
-def table(found: list[dict[str, Any]]) -> str:
-    """A Markdown table."""
-    lines = [
-        "| row | system | ms a batch | × faster than qpth | error of x | error of gradient | off by 1e-6 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for f in found:
-        ratio = f["times_faster_than_qpth"]
-        shown = "" if ratio is None else f"{ratio:.1f}"
-        lines.append(
-            f"| {f['row']} | {f['system']} | {f['milliseconds']:.2f} | {shown} | {f['error_x']:.1e} | "
-            f"{f['error_gradient']:.1e} | {f['samples_off']} |"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure the rows and write `layers.json` and `.md`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="*", default=["a", "b", "d"])
-    parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tables")
-    options = parser.parse_args()
-    found = [f for row in options.rows for f in measure(row, options.repeat)]
-    text = table(found)
-    print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    intro = (__doc__ or "").strip()
-    (options.out / "layers.md").write_text(f"# {intro}\n\n{text}\n", encoding="utf-8")
-    (options.out / "layers.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        for cell, headline in cells(options):
+            if time.perf_counter() - began > 60.0 * options.minutes:
+                print("out of time; the same command goes on from here", file=sys.stderr)
+                break
+            entries = session.measure(cell, headline)
+            found += [{**entry, "headline": headline} for entry in entries]
+            print(layers_report.cell_table(entries), "\n", flush=True)
+            layers_report.write(options.out, __doc__ or "", found, settings["versions"])
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+    finally:
+        session.end()
 
 
 if __name__ == "__main__":
