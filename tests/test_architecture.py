@@ -54,6 +54,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "registry": (5, "training"),
     "trainer": (5, "training"),
     "lanes": (5, "training"),
+    "placement": (5, "training"),
     "reuse": (5, "training"),
     "progress": (5, "training"),
     "phases": (5, "training"),

@@ -15,7 +15,7 @@ import numpy as np
 
 from decigrad.canonical import CanonicalForm
 from decigrad.gradients.implicit import Coupling, Gradient, residual
-from decigrad.program import QuadraticProgram, RawResult, Solver, batched
+from decigrad.program import QuadraticProgram, RawResult, Solver, batched, gives_multipliers
 
 PARTS = ("P", "q", "r", "A", "b", "G", "h", "lb", "ub")
 
@@ -71,12 +71,59 @@ def _program_function(form: CanonicalForm, mapped: frozenset[str], fixed: dict[s
     return jax.jit(jax.vmap(one, in_axes=(axes,))), leaves, structure
 
 
+LARGEST_BLOCK = 8192
+"""Samples that a device solver is given at once."""
+BLOCK_ENTRIES = 2**25
+"""Entries of the KKT matrices of a block."""
+
+
 def device_solve(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> RawResult:
-    """A device solver on host arrays."""
-    function = cached(form, ("solve", solver), lambda: jax.jit(solver))
-    with float64():
-        raw = function(program)
-    return jax.tree_util.tree_map(np.asarray, raw)
+    """A device solver on host arrays.
+
+    In blocks of a power of two, the last one filled up: a few compiled sizes serve every batch, and memory
+    beside the result is that of a block. The multipliers that an oracle has not take none.
+    """
+    complete = gives_multipliers(solver)
+
+    def solve(program: QuadraticProgram) -> Any:
+        raw = solver(program)
+        return raw if complete else (raw.x, raw.status, raw.iterations)
+
+    function = cached(form, ("solve", solver), lambda: jax.jit(solve))
+    size = program.batch_size
+    width = min(_power_of_two(size), _largest_block(solver, program))
+    parts: list[Any] = []
+    for start in range(0, size, width):
+        index = np.minimum(np.arange(start, start + width), size - 1)
+        with float64():
+            raw = function(program if size == width else program.take(index))
+        parts.append(jax.tree_util.tree_map(np.asarray, raw))
+    if len(parts) > 1 or size < width:
+        parts = [jax.tree_util.tree_map(lambda *each: np.concatenate(each)[:size], *parts)]
+    found = parts[0]
+    return found if complete else _without_multipliers(program, *found)
+
+
+def _without_multipliers(
+    program: QuadraticProgram, x: np.ndarray, status: np.ndarray, iterations: np.ndarray
+) -> RawResult:
+    def none(width: int, kind: Any = np.float64) -> np.ndarray:
+        return np.broadcast_to(np.zeros((), kind), (len(x), width))
+
+    me, mi = program.num_equalities, program.num_inequalities
+    nothing = none(me), none(mi), none(program.n), none(mi, bool), none(program.n, np.int8)
+    return RawResult(x, *nothing, status, iterations)
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+def _largest_block(solver: Solver, program: QuadraticProgram) -> int:
+    if not gives_multipliers(solver):
+        return LARGEST_BLOCK
+    order = program.n + program.num_equalities + program.num_inequalities
+    return min(LARGEST_BLOCK, _power_of_two(max(1, BLOCK_ENTRIES // order**2) + 1) // 2)
 
 
 def residual_jacobian(

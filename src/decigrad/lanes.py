@@ -54,6 +54,22 @@ class Judged:
     values: list[np.ndarray]  # by lane, [n_l]
     weights: list[np.ndarray]
 
+    def divided(self, sizes: list[int]) -> tuple[Judged, Judged]:
+        """The first samples of every lane, so many, and the others."""
+        cuts = [slice(size) for size in sizes], [slice(size, None) for size in sizes]
+        return Judged.of(*self._cut(cuts[0])), Judged.of(*self._cut(cuts[1]))
+
+    def _cut(self, cuts: list[slice]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        both = self.values, self.weights
+        values, weights = ([a[cut] for a, cut in zip(arrays, cuts, strict=True)] for arrays in both)
+        return values, weights
+
+    @staticmethod
+    def of(values: list[np.ndarray], weights: list[np.ndarray]) -> Judged:
+        """With the weighted means."""
+        mean = np.array([np.average(v, weights=w) for v, w in zip(values, weights, strict=True)])
+        return Judged(mean, values, weights)
+
 
 def padded(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Index lists of unequal length as one array [L, n] and a mask."""

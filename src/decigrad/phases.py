@@ -39,6 +39,7 @@ class Phase:
     ended: bool = False
     loss: float = float("nan")
     failed: int = 0
+    calls: int = 0  # programs solved before it
     seconds: float = 0.0
     validation: float | None = None
     gain: float | None = None
@@ -54,7 +55,9 @@ class Found:
     gains: Gains | None = None
     """Held-out gains over two-stage of what was selected; None where two-stage is kept."""
     chosen: dict[str, Any] = field(default_factory=dict)
-    history: dict[str, list[float]] = field(default_factory=lambda: {"loss": [], "failed": []})
+    history: dict[str, list[float]] = field(
+        default_factory=lambda: {"loss": [], "failed": [], "solver_calls": []}
+    )
     epoch_seconds: list[float] = field(default_factory=list)
 
     def state(self) -> Any:
@@ -116,7 +119,7 @@ class Run:
     @property
     def _weights(self) -> np.ndarray:
         """The samples' weights, 0 for those without a decision under their true parameters."""
-        return np.asarray(self.trainer.context.data.weight)
+        return self.trainer.weights
 
     def select(self, selection: Any, proximal_weight: float, warm_start: Any) -> None:
         """Two-stage, and what `selection` finds out: all but the final training."""
@@ -164,7 +167,7 @@ class Run:
             if saved["lanes"] is not None:
                 lanes.restore(saved["lanes"])
         while phase.epoch < epochs and not phase.ended:
-            began = time.perf_counter()
+            began, phase.calls = time.perf_counter(), self.calls
             loss, failed = trainer.epoch(lanes, rng)
             phase.seconds = time.perf_counter() - began
             phase.epoch, phase.loss, phase.failed = phase.epoch + 1, float(loss.mean()), int(failed.sum())
@@ -193,6 +196,7 @@ class Run:
         history = self.found.history
         history["loss"].append(phase.loss)
         history["failed"].append(phase.failed)
+        history["solver_calls"].append(self.calls - phase.calls)
         if held_out is not None:
             phase.validation = held_out
             history.setdefault("validation", []).append(held_out)
@@ -223,7 +227,10 @@ class Run:
         if isinstance(self.start, LinearPredictor):
             return [self._closed_form(data.take(part)) for part in parts]
         trainer, zero = self.trainer, np.zeros(len(parts))
-        twin = Trainer(self.start, trainer.layer, MSE(), data, trainer.optimizer, trainer.batch_size)
+        twin = Trainer(
+            self.start, trainer.layer, MSE(), data, trainer.optimizer, trainer.batch_size,
+            placement=trainer.placement,
+        )  # fmt: skip
         lanes = twin.lanes([self.start] * len(parts), parts, zero, zero)
         self._draft = lambda: twin.predictor(lanes, 0) if lanes.epochs else None
         for _ in self._epochs(name, twin, lanes, self.epochs, np.random.default_rng(0), lasting=True):
@@ -282,8 +289,9 @@ class Run:
         finite = [w for w in tried if np.isfinite(w)] if trainer.loss.decides else [0.0]
         repeat = len(finite)
         first = trainer.lanes(anchors, kept, np.zeros(how.folds), np.zeros(how.folds))
-        units = trainer.judge(first, kept).mean
-        before = trainer.judge(first, held)
+        everything = [np.concatenate(both) for both in zip(kept, held, strict=True)]
+        inside, before = trainer.judge(first, everything).divided([part.size for part in kept])
+        units = inside.mean
         _refuse_unless_finite(units, before.mean)
         lanes = trainer.lanes(
             [a for a in anchors for _ in finite],

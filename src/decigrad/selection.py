@@ -78,8 +78,9 @@ class FitResult:
     Attributes:
         predictor: the trained predictor, a callable pytree.
         two_stage: the predictor that training started from.
-        history: by epoch of the final training: "loss", "failed" (samples without a decision) and
-            "validation": the loss on `validation` data, or on what `HoldOut` held out.
+        history: by epoch of the final training: "loss", "failed" (samples without a decision), "solver_calls"
+            (programs solved, those of a judgement included) and "validation": the loss on `validation` data,
+            or on what `HoldOut` held out.
         chosen: proximal weight and epochs that were chosen, and the scores behind the choice; of `Auto` also
             the "method", by candidate the held-out "gains" over two-stage, and what was "refused" and why.
         seconds: wall time in all, before a resume too.

@@ -139,15 +139,13 @@ class Recipe:
 
     # ----------------------------------------------------------------------------------- device solvers
 
-    def _answers(
-        self, loss: Loss, layer: DecisionLayer, predicted: dict[str, Any], batch: Batch
-    ) -> tuple[Any, Any]:
+    def _answers(self, predicted: dict[str, Any], batch: Batch) -> tuple[Any, Any]:
         """Decisions for every query inside the trace (zeros where failed), and a status by sample."""
-        if not loss.through:
+        if not self.loss.through:
             predicted = jax.lax.stop_gradient(predicted)
         answers, worst = {}, jnp.zeros(batch.weight.shape, jnp.int32)
-        for label, query in loss.queries(layer, predicted, batch).items():
-            decisions, status = layer.traced(query, batch.key)
+        for label, query in self.loss.queries(self.layer, predicted, batch).items():
+            decisions, status = self.layer.traced(query, batch.key)
             solved = status == 0
             worst = jnp.maximum(worst, status.reshape(-1, *worst.shape).max(0))
             answers[label] = {
@@ -164,7 +162,7 @@ class Recipe:
 
         def objective(weights: Any, batch: Batch) -> Any:
             predicted = self.predict(context, weights, batch.features)
-            answers, status = self._answers(self.loss, self.layer, predicted, batch)
+            answers, status = self._answers(predicted, batch)
             return self._total(context, batch, predicted, answers, status)
 
         def step(carry: Any, at: Any) -> Any:
@@ -178,14 +176,7 @@ class Recipe:
         (weights, state, _), (loss, status, sound) = jax.lax.scan(step, begin, (index, mask, keys))
         return weights, state, loss, status, sound
 
-    def judge(self, context: Context, weights: Any, index: Any, key: Any, loss: Loss) -> tuple[Any, Any]:
-        """A loss and a status by lane and sample."""
-        batch = self.gather(context, index, jnp.ones(index.shape), key)
-        predicted = self.predict(context, weights, batch.features)
-        answers, status = self._answers(loss, self.judging, predicted, batch)
-        return loss.value(self.judging, predicted, answers, batch), status
-
-    # ------------------------------------------------------------------------------------- host solvers
+    # ------------------------------------------------------------------------- host solvers, and judging
 
     def ask(
         self, context: Context, weights: Any, index: Any, mask: Any, key: Any, loss: Loss
@@ -241,9 +232,26 @@ def _compiled(method: Callable[..., Any], *static: str) -> Callable[..., Any]:
 
 
 epoch = _compiled(Recipe.epoch)
-judge = _compiled(Recipe.judge, "loss")
 ask = _compiled(Recipe.ask, "loss")
 cotangents = _compiled(Recipe.cotangents)
 descend = _compiled(Recipe.descend)
 update = _compiled(Recipe.update)
 score = _compiled(Recipe.score, "loss")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def begin(optimizer: optax.GradientTransformation, weights: Any) -> tuple[Any, Any]:
+    """Stacked weights [L, ...] on the device, and the optimizer's states for them."""
+    return weights, jax.vmap(optimizer.init)(weights)
+
+
+@jax.jit
+def averaged(mean: Any, weights: Any, rate: Any) -> Any:
+    """A running mean of weights, moved by `rate` of the way to the last."""
+    return jax.tree_util.tree_map(lambda a, w: a + rate * (w - a), mean, weights)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def keys(key: Any, epoch: Any, count: int) -> Any:
+    """A key for each step of an epoch, [count, 2]."""
+    return jax.random.split(jax.random.fold_in(key, epoch), count)

@@ -3,7 +3,8 @@
 A lane is one training: its own weights, samples and proximal pull. Cross-validation trains every fold ×
 candidate as a lane, so that a solver sees one large batch a step. With a device solver a whole epoch is one
 compiled call; with a host solver each step is predict (compiled) → solve (host) → cotangents (compiled) →
-adjoint (host) → update (compiled), so that no callback is needed.
+adjoint (host) → update (compiled), so that no callback is needed. Judging is predict → solve → score with
+either, so that what the solver compiles to serves labels and judgements alike.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -26,6 +26,7 @@ from decigrad.gradients import KKT, Relaxed
 from decigrad.lanes import Judged, Lanes, padded
 from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Imitation, Loss, Regret
+from decigrad.placement import Placement
 from decigrad.predictors import outputs_of, predict
 from decigrad.program import Status
 from decigrad.reuse import DecisionPool, Reuse
@@ -50,6 +51,7 @@ class Trainer:
         averaging: bool = False,
         stop: bool = False,
         solve_ratio: float = 1.0,
+        placement: Placement | None = None,
     ) -> None:
         if loss.decides and loss.through:
             layer.check_derivative()
@@ -61,7 +63,7 @@ class Trainer:
                 "derivative is zero, so two-stage will stay as it is; use loss='auto', loss='spo+', or a "
                 "gradient such as Smoothed(1.0, relative=True)", type(loss).__name__, layer.model.name,
             )  # fmt: skip
-        self.averaging, self.stop = averaging, stop
+        self.averaging, self.stop, self.placement = averaging, stop, placement or Placement()
         self.failures: dict[int, str] = {}
         """Samples whose decision failed at least once, by position in the data, and the status."""
         self.layer, self.loss, self.data = layer, loss, data
@@ -75,12 +77,12 @@ class Trainer:
         self.calls = 0
         self.recipe = steps.Recipe(layer, layer.exact, loss, optimizer, outputs_of(layer), static)
         scales = {name: Scaling.of(data, [name]).scale for name in layer.predicts}
-        spread = {n: jnp.asarray(s.reshape(layer.parameters[n].shape)) for n, s in scales.items()}
+        spread = {n: s.reshape(layer.parameters[n].shape) for n, s in scales.items()}
         reused = solve_ratio != 1 and loss.decides
         self.reuse = Reuse(layer, loss, solve_ratio, seed) if reused else None
         labelled = self._labelled(data)
         pool, self.place = self._pool(labelled)
-        self.context = steps.Context(labelled, jax.tree_util.tree_map(jnp.asarray, arrays), spread, pool)
+        self.context = self.placement.everywhere(steps.Context(labelled, arrays, spread, pool))
         self.host = loss.decides and (layer.host or self.reuse is not None)
 
     def like(self, data: Dataset) -> Trainer:
@@ -89,11 +91,11 @@ class Trainer:
         twin = object.__new__(Trainer)
         twin.__dict__.update(self.__dict__)
         twin.data, twin.calls, twin.failures, twin.stop, twin.reuse = data, 0, {}, False, None
-        twin.context = replace(self.context, data=twin._labelled(data))
+        twin.context = replace(self.context, data=self.placement.everywhere(twin._labelled(data)))
         return twin
 
     def _labelled(self, data: Dataset) -> Batch:
-        """The data as device arrays, with optimal decisions and values where the loss needs decisions."""
+        """The data, with optimal decisions and values where the loss needs decisions."""
         optimal: dict[str, np.ndarray] = {}
         value, weight, position = np.zeros(len(data)), data.weights, np.arange(len(data))
         prepared = None
@@ -112,16 +114,17 @@ class Trainer:
             if hasattr(self.loss, "prepare"):
                 prepared = self.loss.prepare(self.layer.exact, labels)
         parts = (position, data.features, data.targets, data.known, optimal, value, weight)
-        return jax.tree_util.tree_map(jnp.asarray, Batch(*parts, labels=prepared))
+        self.weights = weight  # 0 for samples without a decision
+        return Batch(*parts, labels=prepared)
 
     def _pool(self, data: Batch) -> tuple[Any, Any]:
         """For losses that rank known decisions: the distinct optimal ones, and the place of each sample's [N]
         among them (K, one too many, where it has none)."""
         if not getattr(self.loss, "pools", False):
             return None, None
-        known = np.flatnonzero(np.asarray(data.weight) > 0)
+        known = np.flatnonzero(data.weight > 0)
         optimal = {name: x[known] for name, x in data.optimal.items()}
-        flat = np.concatenate([np.asarray(x).reshape(len(x), -1) for x in optimal.values()], axis=1)
+        flat = np.concatenate([x.reshape(len(x), -1) for x in optimal.values()], axis=1)
         _, first, which = np.unique(flat.round(9), axis=0, return_index=True, return_inverse=True)
         place = np.full(len(self.data), len(first))
         place[known] = np.argsort(np.argsort(first))[which.ravel()]
@@ -133,24 +136,25 @@ class Trainer:
             return None
         count = len(next(iter(self.context.pool.values())))
         own = [np.isin(np.arange(count), self.place[part]) for part in parts]
-        return jnp.asarray(np.stack(own, axis=1)[:, :, None])
+        return np.stack(own, axis=1)[:, :, None]
 
     def lanes(
         self, predictors: list[Any], parts: list[np.ndarray], weights: np.ndarray, unit: np.ndarray
     ) -> Lanes:
         """One lane for each predictor, on its part of the data, pulled to where it starts."""
-        stacked = jax.tree_util.tree_map(
-            lambda *leaves: jnp.stack(leaves), *[eqx.filter(p, steps.is_trained) for p in predictors]
+        trees = [eqx.filter(p, steps.is_trained) for p in predictors]
+        stacked, state = steps.begin(
+            self.optimizer, jax.tree_util.tree_map(lambda *leaves: np.stack(leaves), *trees)
         )
         index, mask = padded(parts)
-        state = jax.vmap(self.optimizer.init)(stacked)
         pull = np.asarray(weights) * np.asarray(unit)
         pools = [] if self.reuse is None else [DecisionPool(self.solved[part]) for part in parts]
-        return Lanes(stacked, stacked, state, stacked, index, mask, pull, self._seen(parts), pools)
+        stacked, state, seen = self.placement.everywhere((stacked, state, self._seen(parts)))
+        return Lanes(stacked, stacked, state, stacked, index, mask, pull, seen, pools)
 
     def predictor(self, lanes: Lanes, lane: int) -> Any:
         """The predictor of one lane."""
-        trained = jax.tree_util.tree_map(lambda a: a[lane], lanes.judged)
+        trained = jax.tree_util.tree_map(lambda a: jax.device_put(np.asarray(a)[lane]), lanes.judged)
         arrays = jax.tree_util.tree_map(np.asarray, self.context.arrays)
         return self.recipe.static.join(trained, arrays)
 
@@ -170,7 +174,7 @@ class Trainer:
         """One pass over every lane's samples, in place; their mean loss and how many failed, by lane."""
         before = lanes.judged
         index, mask = self._batches(lanes, rng)
-        keys = jax.random.split(jax.random.fold_in(self.key, self.epochs), len(index))
+        keys = np.asarray(steps.keys(self.key, self.epochs, len(index)))
         self.epochs += 1
         if self.loss.decides:
             forward, backward = self.layer.gradient.solves
@@ -182,13 +186,13 @@ class Trainer:
             raise self._unsound(lanes, index[step], mask[step], keys[step : step + 1])
         self._note(index, status)
         failed = (status != 0).sum((0, 2))
-        counted = (np.asarray(self.context.data.weight)[index] * mask * (status == 0)).sum(2)  # [steps, L]
+        counted = (self.weights[index] * mask * (status == 0)).sum(2)  # [steps, L]
         loss = (loss * counted).sum(0) / np.maximum(counted.sum(0), 1e-300)
         lanes.epochs += 1
         lanes.judged = lanes.weights
         if self.averaging:
             rate = max(1.0 / lanes.epochs, 1.0 / AVERAGED)
-            lanes.judged = jax.tree_util.tree_map(lambda a, w: a + rate * (w - a), before, lanes.weights)
+            lanes.judged = steps.averaged(before, lanes.weights, rate)
         if not np.isfinite(loss).all():
             raise SolveError("the training loss became NaN: lower the learning rate, or check the loss")
         if (failed >= lanes.mask.sum(1)).any():
@@ -209,8 +213,9 @@ class Trainer:
                     break
             found = list(zip(*found, strict=True))
         else:
+            at = *self.placement.divided((index, mask)), keys
             lanes.weights, lanes.optimizer, *found = steps.epoch(
-                self.recipe, self._context(lanes), lanes.weights, lanes.optimizer, index, mask, keys
+                self.recipe, self._context(lanes), lanes.weights, lanes.optimizer, *at
             )
         loss, status, sound = map(np.asarray, found)
         return loss, status, sound
@@ -252,7 +257,7 @@ class Trainer:
     def _batches(self, lanes: Lanes, rng: Any) -> tuple[np.ndarray, np.ndarray]:
         """Positions and weights [steps, L, B]: all samples in a fresh order, the last batch padded."""
         lane_count, n = lanes.index.shape
-        size = min(self.batch_size, n)
+        size = self.placement.whole(min(self.batch_size, n))
         count = -(-n // size)
         full = np.concatenate([rng.permutation(n), np.zeros(count * size - n, int)])
         index = lanes.index[:, full].reshape(lane_count, count, size).swapaxes(0, 1)
@@ -280,9 +285,8 @@ class Trainer:
         self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         recipe, context = self.recipe, self._context(lanes)
-        predicted, batch, queries = steps.ask(
-            recipe, context, lanes.weights, index, mask, key, loss=self.loss
-        )
+        at = *self.placement.divided((index, mask)), key
+        predicted, batch, queries = steps.ask(recipe, context, lanes.weights, *at, loss=self.loss)
         if self.reuse is not None and self.reuse.next():
             before = self.reuse.saved
             answers, status = self.reuse.answers(lanes.pools, queries, mask)
@@ -310,7 +314,7 @@ class Trainer:
         """The loss's metric for every lane on its part of the data; a failed sample counts as the worst."""
         loss = self.loss.metric
         index, mask = padded(parts)
-        width = max(1, min(index.shape[1], CHUNK // len(parts)))
+        width = self.placement.whole(max(1, min(index.shape[1], CHUNK // len(parts))))
         values, goods = [], []
         for start in range(0, index.shape[1], width):
             columns = np.arange(start, start + width)
@@ -323,20 +327,16 @@ class Trainer:
         if loss.decides:
             self.calls += int(mask.sum()) * getattr(loss, "solves", 1)
         value, good = np.concatenate(values, axis=1), np.concatenate(goods, axis=1)
-        counts = good & (np.asarray(self.context.data.weight)[index] > 0)
+        counts = good & (self.weights[index] > 0)
         value = np.where(good, value, np.where(counts, value, -np.inf).max(initial=0.0))
         lists = [value[i, : part.size] for i, part in enumerate(parts)]
-        weights = [np.asarray(self.context.data.weight)[part] for part in parts]
-        mean = np.array([np.average(v, weights=w) for v, w in zip(lists, weights, strict=True)])
-        return Judged(mean, lists, weights)
+        weights = [self.weights[part] for part in parts]
+        return Judged.of(lists, weights)
 
     def _judge_block(self, lanes: Lanes, block: np.ndarray, loss: Loss) -> tuple[Any, Any]:
         key, context = jax.random.PRNGKey(0), self._context(lanes)
-        if not (self.recipe.judging.solver.host and loss.decides):
-            return steps.judge(self.recipe, context, lanes.judged, block, key, loss=loss)
-        predicted, batch, queries = steps.ask(
-            self.recipe, context, lanes.judged, block, np.ones(block.shape), key, loss=loss
-        )
+        at = *self.placement.divided((block, np.ones(block.shape))), key
+        predicted, batch, queries = steps.ask(self.recipe, context, lanes.judged, *at, loss=loss)
         _, answers, status = self._solved(self.recipe.judging, queries, block.shape, key)
         return steps.score(self.recipe, predicted, answers, batch, loss=loss), status
 

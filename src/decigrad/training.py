@@ -27,10 +27,12 @@ from decigrad.checkpoint import Checkpoint, drawn
 from decigrad.compiled import float64
 from decigrad.data import Dataset
 from decigrad.errors import ModelError, SolveError
+from decigrad.execution import distributed
 from decigrad.fingerprint import digest
 from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, LeastSquares, Loss, Regret
 from decigrad.phases import Run, like, trained
+from decigrad.placement import Placement
 from decigrad.predictors import Linear, initialized, outputs_of
 from decigrad.progress import Progress
 from decigrad.registry import Auto, Method, named
@@ -61,6 +63,9 @@ def fit(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1,
     callbacks: Sequence[Callable[[Event], Any]] = (),
+    devices: int | Sequence[Any] | None = None,
+    executor: Any = None,
+    workers: int | None = None,
     progress: bool | None = None,
 ) -> FitResult:
     """Train a predictor for the decisions that a layer makes with its predictions.
@@ -100,6 +105,13 @@ def fit(
         checkpoint_every: epochs between two writings of it.
         callbacks: called with an `Event` after every epoch (see `decigrad.callbacks`); one that returns True
             ends the phase, with the best found so far.
+        devices: JAX devices that divide the samples of every step among them (a list, or how many of
+            `jax.devices()`): `batch_size` must be a multiple of their number. A host solver solves on the
+            host as before; results agree with those of one device to rounding.
+        executor: who solves on the host: None (this thread), "threads" (for `HiGHS`, which runs outside of
+            Python's lock), "processes", "ray", or as for `decigrad.execution.Pool`. A batch is cut into one
+            part for each worker; the result is the same. For solvers that take many milliseconds a batch.
+        workers: how many; by default one for each core.
         progress: a progress bar; by default where the terminal shows one.
 
     Raises:
@@ -127,8 +139,16 @@ def fit(
         raise ModelError(f"checkpoint_every must be at least 1, got {checkpoint_every}")
     if not 0 <= solve_ratio <= 1:
         raise ModelError(f"solve_ratio must lie between 0 and 1, got {solve_ratio}")
+    placement = Placement(devices)
+    if batch_size % placement.count:
+        raise ModelError(f"batch_size {batch_size} is not a multiple of the {placement.count} devices")
     if on_failure not in ("continue", "raise"):
         raise ModelError(f"on_failure must be 'continue' or 'raise', got {on_failure!r}")
+    if executor is not None and not layer.solver.host:
+        raise ModelError(
+            f"solver {layer.solver.name!r} decides within compiled steps, where no executor can: leave it at "
+            f"None, or give it to compare, which makes each fit a job"
+        )
     stack: Stacked | None = None
     if isinstance(predictor, Residual):
         if not isinstance(warm_start, bool):
@@ -159,7 +179,7 @@ def fit(
         start, begin = _begun(warm_start, start, layer, data), False
     runs: dict[str, Run] = {}
     refused: dict[str, ModelError] = {}
-    with float64():
+    with float64(), distributed(executor, workers):
         record = Checkpoint(checkpoint, checkpoint_every, {} if checkpoint is None else {
             "data": _digest(data),
             "layer": digest(layer), "predictor": digest(predictor), "loss": digest(loss, tried),
@@ -169,7 +189,7 @@ def fit(
             "learning_rate": digest(learning_rate), "optimizer": digest(optimizer), "clip": digest(clip),
             "proximal_weight": digest(proximal_weight), "warm_start": digest(warm_start),
             "averaging": digest(averaging), "on_failure": digest(on_failure),
-            "solve_ratio": digest(solve_ratio),
+            "solve_ratio": digest(solve_ratio), "devices": digest(placement.count),
             "versions of JAX and NumPy": digest(jax.__version__, np.__version__),
         })  # fmt: skip
         if record.result is not None:
@@ -185,7 +205,7 @@ def fit(
                     smooth = method.loss.decides and not (method.loss.through and through.gradient.exact)
                 trainer = Trainer(
                     start, through, method.loss, data, adam, batch_size, _integer(seed), smooth,
-                    stop=on_failure == "raise", solve_ratio=solve_ratio,
+                    stop=on_failure == "raise", solve_ratio=solve_ratio, placement=placement,
                 )  # fmt: skip
             except ModelError as error:
                 refused[name] = error
