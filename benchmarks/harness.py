@@ -63,7 +63,7 @@ class Process:
         try:
             error = asked.exception(limit)
         except TimeoutError:
-            self.end()
+            self.end(at_once=True)
             raise Failure(f"over {limit:.0f} s") from None
         if isinstance(error, BrokenProcessPool):
             self.end()
@@ -82,11 +82,12 @@ class Process:
             os.environ.clear()
             os.environ.update(before)
 
-    def end(self) -> None:
-        """End the process, if there is one."""
+    def end(self, at_once: bool = False) -> None:
+        """End the process, if there is one; `at_once`, whatever it is doing."""
         if self._pool is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._id, signal.SIGKILL)
+            if at_once:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._id, signal.SIGKILL)
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
@@ -190,3 +191,9 @@ def save(out: Path, name: str, text: str, found: Any) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.md").write_text(text.rstrip() + "\n", encoding="utf-8")
     (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def draw(figure: Any, path: Path) -> None:
+    """Write a picture: the same file from the same picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})

@@ -182,15 +182,15 @@ def picture(path: Path, entries: list[Entry]) -> None:
                 )  # fmt: skip
                 own = SYSTEMS[system].kind == "own"
                 line = {"linestyle": "-" if own else "--", "linewidth": 2.2 if own else 1.3}
-                axis.plot(
-                    *zip(*points, strict=True), marker="o", ms=4, color=colour, label=system, **line
-                ) if points else None
+                if points:
+                    axis.plot(
+                        *zip(*points, strict=True), marker="o", ms=4, color=colour, label=system, **line
+                    )
             axis.set(xscale="log", yscale="log", title=f"{row}: n = {ROWS[row].size}", xlabel="batch")
         axes[0][0].set_ylabel("µs a sample, forward and backward")
         handles = {label: h for a in axes[0] for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside right center")
-        figure.savefig(path, metadata={"Date": None})
-        figure.savefig(path.with_suffix(".png")) if path.with_suffix(".png").exists() else None
+        harness.draw(figure, path)
         plt.close(figure)
 
 
