@@ -45,9 +45,10 @@ docs: $(VENV)/.installed-docs ## build the site in docs/_build/html, notebooks e
 	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "The site is in docs/_build/html/index.html."
 
-bench: $(VENV)/.installed-bench ## time decigrad beside its peers
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.layers
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.epochs
+bench: $(VENV)/.installed-bench ## time decigrad beside its peers; goes on where it was stopped. DATA=folder of data
+	$(BIN)/python -m benchmarks.layers
+	$(BIN)/python -m benchmarks.training $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.scaling
 
 tables: $(VENV)/.installed-dev ## recompute the tables that are committed in benchmarks/tables
 	$(BIN)/python -m benchmarks.default_recipe
@@ -88,4 +89,6 @@ $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	@echo "Installing the peers that the benchmarks time (once; PyTorch is large)"
 	@$(PIP) '.[bench]'
+	@# qpth says NumPy below 2, and works with 2: no resolver can install it beside JAX.
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps 'qpth>=0.0.18'
 	@touch $@ $(VENV)/.installed

@@ -52,7 +52,7 @@ class System:
 
 
 SYSTEMS = {
-    "decigrad": System(own.fit("auto"), "own"),
+    "decigrad": System(own.fit("auto"), "own", compiles=True),
     "decigrad, active-set": System(own.fit("active-set"), "own"),
     "decigrad, daqp": System(own.fit("daqp"), "own", steps=False),
     "decigrad, interior-point": System(own.fit("interior-point"), "own", compiles=True, steps=False),
