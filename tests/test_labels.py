@@ -233,12 +233,12 @@ def test_workers_change_nothing_but_time(tmp_path):
     layer = dg.DecisionLayer(knapsack())
     data = dg.Dataset(np.ones((N, 1)), {"cost": COSTS}, {"need": np.ones(N)})
     alone = data.take(np.arange(N))
-    dg.label(data, layer, tmp_path, workers=3)
+    dg.label(data, layer, tmp_path, executor="threads", workers=3, chunk=4)
     dg.label(alone, layer)
     np.testing.assert_array_equal(data.optimal(layer)[0].raw.x, alone.optimal(layer)[0].raw.x)
     assert dg.label(alone.take(np.arange(N)), layer, tmp_path) == 0  # one key, however many workers
-    with pytest.raises(dg.ModelError, match="solver 'daqp' has no workers"):
-        dg.label(infeasible_at([]), dg.DecisionLayer(quadratic(), solver="daqp"), workers=2)
+    with pytest.raises(dg.ModelError, match="workers=2 needs an executor: 'threads', 'processes', 'ray'"):
+        dg.label(infeasible_at([]), layer, workers=2)
 
 
 def test_keys_of_any_bytes_survive_the_store(tmp_path: Path):

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import io
 import logging
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -22,10 +21,12 @@ import numpy as np
 
 from decigrad.data import Dataset
 from decigrad.errors import ModelError, SolveError
+from decigrad.execution import Pool
 from decigrad.files import replacing
 from decigrad.fingerprint import digest
 from decigrad.layer import DecisionLayer
 from decigrad.program import RawResult, Status, gives_multipliers
+from decigrad.progress import tracked
 from decigrad.solution import Solutions, count_kinks
 
 FORMAT = 1
@@ -38,7 +39,8 @@ def label(
     layer: DecisionLayer,
     store: str | Path | None = None,
     *,
-    workers: int = 1,
+    executor: Any = None,
+    workers: int | None = None,
     chunk: int = 256,
     progress: bool | None = None,
 ) -> int:
@@ -55,8 +57,9 @@ def label(
         data: the samples.
         layer: the decision layer; labels are those of its exact decisions.
         store: a folder, made where it is missing; None keeps the labels in memory.
-        workers: samples solved at the same time, by threads of a solver that has them (`HiGHS`); answers do
-            not depend on it. Other solvers decide on one thread, or on those that XLA takes by itself.
+        executor: who solves the chunks: None (this thread), "threads" (for `HiGHS`, which runs outside of
+            Python's lock), "processes", "ray", or as for `decigrad.execution.Pool`. Labels are the same.
+        workers: how many; by default one for each core.
         chunk: samples solved between two writings.
         progress: a progress bar; by default where the terminal shows one.
 
@@ -64,7 +67,7 @@ def label(
         How many samples were solved.
 
     Raises:
-        ModelError: data that do not fit the layer; `workers` for a solver without them.
+        ModelError: data that do not fit the layer; `workers` without an executor.
         SolveError: a sample fails, and the layer has `throw=True`; those solved before it stay stored.
     """
     data.check(layer)
@@ -83,19 +86,27 @@ def label(
         if remembered is not None:
             folder.write(remembered)
     missing = np.array([i for i, key in enumerate(keys) if key not in known.place], int)
-    solver = _parallel(exact, workers)
     parts = [missing[i : i + chunk] for i in range(0, len(missing), chunk)]
-    for part in _tracked(parts, progress):
-        # A device solver compiles once for each size of a batch: the last chunk is filled up.
-        asked = part if solver.solver.host or len(parts) == 1 else np.resize(part, chunk)
-        solved = solver.solve({n: a[asked] for n, a in data.parameters.items()}, throw=False)
-        names = np.array([keys[i] for i in part], dtype=object)  # NumPy's own strings lose zeros at the end
-        found = Chunk(names, solved.raw, solved.stats["handed_on"]).take(slice(len(part)))
-        if folder is not None:
-            folder.write(found.take(found.raw.status == Status.OPTIMAL))
-        known.add(found)
-        if layer.throw and solved.failed.size:
-            _refuse(exact, data, int(asked[solved.failed[0]]))
+
+    def asked() -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        for part in parts:
+            # A device solver compiles once for each size of a batch: the last chunk is filled up.
+            rows = part if exact.solver.host or len(parts) == 1 else np.resize(part, chunk)
+            name = f"labels of samples {part[0]} to {part[-1]}"
+            yield name, {n: a[rows] for n, a in data.parameters.items()}
+
+    with Pool(executor, workers) as pool:
+        solved = pool.map(_solved, exact, asked())
+        for part, (raw, handed_on) in zip(tracked(parts, "labels", progress), solved, strict=True):
+            # NumPy's own strings lose zeros at the end.
+            names = np.array([keys[i] for i in part], dtype=object)
+            found = Chunk(names, raw, handed_on).take(slice(len(part)))
+            good = found.raw.status == Status.OPTIMAL
+            if folder is not None:
+                folder.write(found.take(good))
+            known.add(found)
+            if layer.throw and not good.all():
+                _refuse(exact, data, int(part[np.argmin(good)]))
     return len(missing)
 
 
@@ -239,25 +250,10 @@ def sample_keys(data: Dataset) -> list[bytes]:
     return [hashlib.sha256(head + row.tobytes()).digest() for row in rows]
 
 
-def _parallel(exact: DecisionLayer, workers: int) -> DecisionLayer:
-    """The layer with that many samples at a time."""
-    if workers == 1:
-        return exact
-    if not hasattr(exact.solver, "workers"):
-        raise ModelError(f"label: solver {exact.solver.name!r} has no workers; leave workers at 1")
-    solver: Any = exact.solver
-    wider = dataclasses.replace(solver, workers=workers)
-    return DecisionLayer(exact.model, exact.predicts, wider, throw=exact.throw)
-
-
-def _tracked(parts: list[np.ndarray], progress: bool | None) -> Any:
-    wanted = sys.stderr.isatty() if progress is None else progress
-    if not wanted:
-        return parts
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(parts, "labels", console=Console(stderr=True), transient=True)
+def _solved(exact: DecisionLayer, parameters: dict[str, np.ndarray]) -> tuple[RawResult, np.ndarray]:
+    """A chunk: the solver's answers, and which samples were handed on."""
+    solved = exact.solve(parameters, throw=False)
+    return solved.raw, solved.stats["handed_on"]
 
 
 def _refuse(exact: DecisionLayer, data: Dataset, sample: int) -> None:

@@ -1,11 +1,22 @@
-"""A progress bar that is there when somebody looks: the callback that every `fit` has."""
+"""Progress bars that are there when somebody looks: the callback that every `fit` has, and one for loops."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from decigrad.callbacks import Event
+
+
+def tracked(items: Sequence[Any], title: str, wanted: bool | None = None) -> Iterable[Any]:
+    """The items, with a bar of how many are done; silent unless wanted, None: where somebody looks."""
+    if not (sys.stderr.isatty() if wanted is None else wanted):
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, title, console=Console(stderr=True), transient=True)
 
 
 class Progress:

@@ -49,6 +49,7 @@ def _method(name: str) -> str:
 MethodName = Annotated[str, AfterValidator(_method)]
 Span = Annotated[int | timedelta, BeforeValidator(_span)]
 Names = str | list[str]
+Kind = Literal["threads", "processes", "ray"]
 
 
 class Section(BaseModel):
@@ -96,6 +97,7 @@ class DataSection(Section):
     seed: int = 0
     labels: str | None = None
     workers: int = Field(default=1, ge=1)
+    executor: Kind = "processes"
 
     @model_validator(mode="after")
     def _fitting(self) -> DataSection:
@@ -156,6 +158,8 @@ class CompareSection(Section):
 
     methods: list[MethodName] = Field(default=["two-stage", "mse", "regret"], min_length=1)
     seeds: int = Field(default=5, ge=1)
+    workers: int = Field(default=1, ge=1)
+    executor: Kind = "processes"
 
 
 class OutputSection(Section):

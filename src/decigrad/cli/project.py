@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 
 import decigrad as dg
-from decigrad.cli.config import Config, DataSection, ModelSection
+from decigrad.cli.config import CompareSection, Config, DataSection, ModelSection
 from decigrad.cli.shell import Output
 from decigrad.errors import ModelError
 from decigrad.sources import Table
@@ -87,9 +88,7 @@ def open_project(config: Config, output: Output) -> Project:
     )
     whole.check(layer)
     if data.labels is not None:
-        solved = dg.label(
-            whole, layer, config.path(data.labels), workers=data.workers, progress=output.progress
-        )
+        solved = dg.label(whole, layer, config.path(data.labels), progress=output.progress, **pool_of(data))
         output.say(f"labels: {solved} of {len(whole)} were solved, the others were stored")
     notes = []
     if data.test_file is not None:
@@ -106,6 +105,13 @@ def open_project(config: Config, output: Output) -> Project:
         folds = divided(whole, data)
         notes.append(_split_in_words(data, folds))
     return Project(config, layer, columns, folds, notes)
+
+
+def pool_of(section: DataSection | CompareSection) -> dict[str, Any]:
+    """The workers of a section, as arguments; one is the caller itself."""
+    if section.workers == 1:
+        return {}
+    return {"executor": section.executor, "workers": section.workers}
 
 
 def layer_of(section: ModelSection, root: Path) -> dg.DecisionLayer:
@@ -187,6 +193,7 @@ def _executed(path: Path) -> Any:
         raise ModelError(f"{path}, line {line}: {error}") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
+    cloudpickle.register_pickle_by_value(module)  # workers cannot import it
     return module
 
 

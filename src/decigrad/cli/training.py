@@ -11,7 +11,7 @@ import numpy as np
 
 import decigrad as dg
 from decigrad.cli.config import Config, read_config
-from decigrad.cli.project import Project, open_project
+from decigrad.cli.project import Project, open_project, pool_of
 from decigrad.cli.results import latest, read_results, summary, write_results
 from decigrad.cli.shell import Output
 from decigrad.errors import ModelError
@@ -111,7 +111,7 @@ def run_compare(path: Path, restart: bool, output: Output) -> None:
             seeds=len(project.folds) if several else config.compare.seeds, notes=project.notes,
             title=config.output.title, unit=config.output.unit, progress=output.progress,
             checkpoint=checkpoints if config.training.checkpoint else None,
-            **where, **project.options,
+            **where, **project.options, **pool_of(config.compare),
         )  # fmt: skip
     write_results(folder / COMPARISON, found.data, config.output.title)
     shutil.rmtree(checkpoints, ignore_errors=True)  # the next run begins anew: its results are written

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,9 +17,11 @@ from decigrad.errors import ModelError
 from decigrad.evaluation.comparison import ComparisonData, Run
 from decigrad.evaluation.explanation import Explanation, explain
 from decigrad.evaluation.metrics import Evaluation, plain
+from decigrad.execution import Pool
 from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, LeastSquares, Loss, Regret
 from decigrad.predictors import Linear, outputs_of, predict
+from decigrad.progress import tracked
 from decigrad.registry import METHODS, Auto, Method
 from decigrad.regressors import Regressor, is_regressor
 from decigrad.selection import CrossValidation, FitResult
@@ -230,6 +232,8 @@ def compare(
     block: int = 1,
     notes: Sequence[str] = (),
     checkpoint: str | Path | None = None,
+    executor: Any = None,
+    workers: int | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Comparison:
@@ -249,14 +253,18 @@ def compare(
         checkpoint: a folder, made where it is missing, with a checkpoint for each fit, named by its label and
             seed; the same call goes on from there, and repeats no fit that is finished (see `fit`; regressors
             are fitted again).
-        progress: as in `fit`.
+        executor: who trains: None (this thread, one fit after the other), "processes", "ray", or as for
+            `decigrad.execution.Pool`; each fit with its evaluation is a job. The results are the same.
+        workers: how many; by default one for each core.
+        progress: as in `fit`; with an executor, of the fits that are done.
         options: passed to every `fit` (`epochs`, `batch_size`, `learning_rate`, …).
 
     Returns:
         A `Comparison`, with `.table()`, `.to_html(path)`, `.to_json(path)`.
     Raises:
         ModelError: a method, baseline or seed is missing, or `fit` refuses data, arguments or a checkpoint.
-        KeyboardInterrupt: on Ctrl-C, when the fit at work has written its checkpoint.
+        KeyboardInterrupt: on Ctrl-C, when the fit at work has written its checkpoint; with an executor at
+            once, and what was checkpointed stays.
     """
     predictor = Linear() if predictor is None else predictor
     selection = options.get("selection", CrossValidation())
@@ -266,40 +274,78 @@ def compare(
         raise ModelError("compare needs at least one seed")
     if (test is None) != callable(train):
         raise ModelError("compare needs train and test data, or one function seed -> (train, test)")
-    folder = _folder(checkpoint)
+    together = executor is None
+    fits = _Fits(
+        layer, train, test, chosen, predictor, cost, _folder(checkpoint),
+        {"progress": progress if together else False, **options},
+    )  # fmt: skip
+    known, first = fits.data(listed[0])
+    jobs = [(label, seed) for seed in listed for label in chosen]
     runs: dict[str, list[Run]] = {label: [] for label in chosen}
     results: dict[str, list[FitResult]] = {label: [] for label in chosen}
-    sizes: tuple[int, int] = (0, 0)
-    first: Any = None
-    for seed in listed:
-        pair = train(seed) if callable(train) else (train, test)
-        known, unseen = pair[0], pair[1]
-        assert unseen is not None
-        sizes = len(known), len(unseen)
-        first = unseen if first is None else first
-        for label, method in chosen.items():
-            settings = {"progress": progress, **options, **dict(method.options)}
-            if folder is not None:
-                settings["checkpoint"] = folder / f"{quote(label, safe=' +')}-{seed}.ckpt"
-            result = fit(
-                predictor if method.predictor is None else method.predictor,
-                method.layer(layer), known, method.loss, seed=seed, **settings,
-            )  # fmt: skip
-            if result.interrupted:
-                raise KeyboardInterrupt
-            evaluation = evaluate(result.predictor, layer, unseen, cost=cost, name=label)
-            history = {_DRAWN[k]: v for k, v in result.history.items() if k in _DRAWN}
-            runs[label].append(Run(seed, evaluation, history, result.seconds))
+    with Pool(executor, workers) as pool:
+        named = ((f"{label}, seed {seed}", (label, seed)) for label, seed in jobs)
+        done = pool.map(_fitted, fits, named, bounded=False)
+        bar = tracked(jobs, "fits", False if together else progress)
+        for (label, _), (run, result) in zip(bar, done, strict=True):
+            runs[label].append(run)
             results[label].append(result)
     data = ComparisonData(
         runs,
         baseline=baseline,
-        settings=_settings(layer, predictor, sizes, options),
+        settings=_settings(layer, predictor, (len(known), len(first)), options),
         notes=list(notes),
         unit=unit,
         block=block,
     )
     return Comparison(data, results, layer, first, title)
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """What all fits of a comparison have in common."""
+
+    layer: DecisionLayer
+    train: Dataset | Draw
+    test: Dataset | None
+    methods: dict[str, Method]
+    predictor: Any
+    cost: Any
+    folder: Path | None
+    options: dict[str, Any]
+    drawn: dict[int, tuple[Dataset, Dataset]] = field(default_factory=dict)
+    """By seed, what `train` has drawn last."""
+
+    def data(self, seed: int) -> tuple[Dataset, Dataset]:
+        """Training and test data."""
+        if not callable(self.train):
+            assert self.test is not None
+            return self.train, self.test
+        if seed not in self.drawn:
+            self.drawn.clear()
+            self.drawn[seed] = self.train(seed)
+        return self.drawn[seed]
+
+
+def _fitted(fits: _Fits, job: tuple[str, int]) -> tuple[Run, FitResult]:
+    """One method trained and judged with one seed."""
+    label, seed = job
+    known, unseen = fits.data(seed)
+    method = fits.methods[label]
+    settings = {**fits.options, **dict(method.options)}
+    if fits.folder is not None:
+        settings["checkpoint"] = fits.folder / f"{quote(label, safe=' +')}-{seed}.ckpt"
+    if getattr(method.loss, "decides", True):
+        known.optimal(fits.layer)  # labels are of no fit: which of them comes first must not show
+    result = fit(
+        fits.predictor if method.predictor is None else method.predictor,
+        method.layer(fits.layer), known, method.loss, seed=seed, **settings,
+    )  # fmt: skip
+    if result.interrupted:
+        raise KeyboardInterrupt
+    evaluation = evaluate(result.predictor, fits.layer, unseen, cost=fits.cost, name=label)
+    history = {_DRAWN[k]: v for k, v in result.history.items() if k in _DRAWN}
+    return Run(seed, evaluation, history, result.seconds), result
 
 
 def _folder(checkpoint: str | Path | None) -> Path | None:
