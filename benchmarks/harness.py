@@ -28,6 +28,9 @@ import numpy as np
 TABLES = Path(__file__).parent / "tables"
 JOURNAL = Path(__file__).parents[1] / "reports" / "bench"
 
+BEGIN, END = "<!-- in short -->", "<!-- in full -->"
+"""Around the part of a table that docs/speed.md includes."""
+
 _PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
 

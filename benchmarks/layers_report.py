@@ -135,7 +135,7 @@ def write(out: Path, about: str, entries: list[Entry], versions: dict[str, str])
     alone = [e for cell in single for e in cell if SYSTEMS[e["system"]].alone and "wall" in e]
     parts = [f"# {about.strip()}", harness.described(versions)]
     if table := ratios(entries):
-        parts += ["## In short", table]
+        parts += ["## In short", harness.BEGIN, table, harness.END]
     if alone:
         calls = [[e["row"], e["system"], f"{1e6 * e['wall']['median']:.2f}"] for e in alone]
         parts += [
@@ -170,34 +170,38 @@ def picture(path: Path, entries: list[Entry]) -> None:
     style = Path(__file__).parents[1] / "docs" / "matplotlibrc"
     with plt.style.context(style):
         plt.rcParams["svg.hashsalt"] = "layers"
-        figure, axes = plt.subplots(
-            1, len(rows), figsize=(3.0 * len(rows) + 1.6, 3.6), squeeze=False, sharey=False
-        )
-        shown = {s: f"C{k % 6}" for k, s in enumerate(_drawn(entries))}
-        for axis, row in zip(axes[0], rows, strict=True):
-            for system, colour in shown.items():
+        figure, axes = plt.subplots(2, 3, figsize=(9.6, 6.0))
+        handles: dict[str, Any] = {}
+        for axis, row in zip(axes.flat, rows, strict=False):
+            for system, line in _lines(entries).items():
                 points = sorted(
                     (e["batch"], 1e6 * e["wall"]["median"] / e["batch"]) for e in entries
                     if e["row"] == row and e["system"] == system and "wall" in e and _along(e, "batch")
                 )  # fmt: skip
-                own = SYSTEMS[system].kind == "own"
-                line = {"linestyle": "-" if own else "--", "linewidth": 2.2 if own else 1.3}
                 if points:
-                    axis.plot(
-                        *zip(*points, strict=True), marker="o", ms=4, color=colour, label=system, **line
-                    )
+                    (handles[system],) = axis.plot(*zip(*points, strict=True), marker="o", ms=4, **line)
             axis.set(xscale="log", yscale="log", title=f"{row}: n = {ROWS[row].size}", xlabel="batch")
-        axes[0][0].set_ylabel("µs a sample, forward and backward")
-        handles = {label: h for a in axes[0] for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside right center")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("µs a sample, forward and backward")
+        for axis in axes.flat[len(rows) :]:
+            axis.axis("off")
+        place = {"loc": "center left"} if len(rows) < len(axes.flat) else {"loc": "best"}
+        axes.flat[-1].legend(handles.values(), handles.keys(), **place)
         harness.draw(figure, path)
         plt.close(figure)
 
 
-def _drawn(entries: list[Entry]) -> list[str]:
-    """Systems in the picture: ours as users call it, and every peer."""
-    timed = {e["system"] for e in entries if "wall" in e}
-    own = [s for s in ("decigrad", "decigrad, active-set, jit") if s in timed] or [
-        s for s in SYSTEMS if s in timed
-    ][:1]
-    return own + [s for s in SYSTEMS if s in timed and SYSTEMS[s].kind != "own" and not SYSTEMS[s].alone]
+def _lines(entries: list[Entry]) -> dict[str, dict[str, Any]]:
+    """The systems of the picture and their lines: ours full, peers dashed, Moreau dotted."""
+    timed = [s for s in SYSTEMS if any(e["system"] == s and "wall" in e for e in entries)]
+    common = [s for s in ("decigrad", "decigrad, active-set, jit") if s in timed]
+    own = common or [s for s in timed if SYSTEMS[s].kind == "own"][:1]
+    shown = own + [s for s in timed if SYSTEMS[s].kind != "own" and not SYSTEMS[s].alone]
+    style = {"own": ("-", 2.2), "peer": ("--", 1.3), "Moreau": (":", 1.8)}
+    lines, count = {}, dict.fromkeys(style, 0)
+    for system in shown:
+        kind = SYSTEMS[system].kind
+        dash, width = style[kind]
+        lines[system] = {"linestyle": dash, "linewidth": width, "color": f"C{count[kind] % 6}"}
+        count[kind] += 1
+    return lines

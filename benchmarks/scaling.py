@@ -44,7 +44,7 @@ MEANING = {
     "variables e": "Covariance of rank n/10: a step costs n·rank², so towards 3 where the rank grows with n.",
     "batch a": "Below 1 where the fixed cost of a call rules; then each sample costs the same.",
     "batch b": "Below 1 where factoring once and the call rule; then each sample costs the same.",
-    "epochs": "Peak memory does not grow with epochs: what one makes, the next overwrites.",
+    "epochs": "Peak memory (not time): what an epoch makes, the next overwrites.",
 }
 
 
@@ -138,22 +138,29 @@ def series(found: list[dict[str, Any]], part: str) -> list[dict[str, Any]]:
     return sorted((f for f in found if f["part"] == part and "seconds" in f), key=lambda f: f["size"])
 
 
-def slopes(line: list[dict[str, Any]], value: str) -> str:
-    """Exponents over all points and the last two, in words."""
-    sizes = [f["size"] for f in line]
-    costs = [f["peak"] if value == "peak" else f["seconds"]["median"] for f in line]
-    whole, last = harness.slope(sizes, costs), harness.slope(sizes[-2:], costs[-2:])
-    return f"p = {whole:.2f} over all, {last:.2f} over the last two"
+def slopes(found: list[dict[str, Any]]) -> str:
+    """Exponents of all series, over all points and over the last two, with what they mean."""
+    rows = []
+    for part in MEANING:
+        line = series(found, part)
+        if len(line) < 2:
+            continue
+        sizes = [f["size"] for f in line]
+        costs = [f["peak"] if part == "epochs" else f["seconds"]["median"] for f in line]
+        fitted = harness.slope(sizes, costs), harness.slope(sizes[-2:], costs[-2:])
+        range_of = f"{sizes[0]:,} to {sizes[-1]:,}"
+        rows.append([part, range_of, *(f"{p:.2f}" for p in fitted), MEANING[part] + memory(part, line)])
+    head = ("against", "from … to", "p, all", "p, last two", "why")
+    return harness.markdown(head, rows)
 
 
 def text(found: list[dict[str, Any]], versions: dict[str, str]) -> str:
     """The page."""
     parts = [f"# {(__doc__ or '').strip()}", harness.described(versions)]
+    parts += ["## In short", harness.BEGIN, slopes(found), harness.END]
     for part in dict.fromkeys(f["part"] for f in found):
         line = series(found, part)
-        if not line:
-            continue
-        if part.startswith("cores"):
+        if not line or part.startswith("cores"):
             continue
         rows = [
             (
@@ -167,9 +174,6 @@ def text(found: list[dict[str, Any]], versions: dict[str, str]) -> str:
         what = "ms an epoch" if "samples" in line[0] else "ms a batch"
         head = (part.split()[0], what, "µs a sample", "peak memory, MiB")
         parts += [f"## {part.capitalize()}", harness.markdown(head, rows)]
-        if len(line) > 1:
-            said = f"Time: {slopes(line, 'seconds')}. " if part != "epochs" else ""
-            parts.append(said + MEANING[part] + memory(part, line))
     cores = [f for f in found if f["part"].startswith("cores") and "seconds" in f]
     if cores:
         rows = []

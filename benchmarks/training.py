@@ -177,7 +177,8 @@ def main(arguments: list[str] | None = None) -> None:
                     journal[name] = found
             rows.append(found)
             print(table(rows[-1:]), "\n", flush=True)
-            text = f"# {(__doc__ or '').strip()}\n\n{harness.described(versions)}\n\n{table(rows)}"
+            parts = [f"# {(__doc__ or '').strip()}", harness.described(versions)]
+            text = "\n\n".join([*parts, harness.BEGIN, table(rows), harness.END])
             everything = {"machine": harness.machine(), "versions": versions, "rows": rows}
             harness.save(options.out, "training", text, everything)
     except KeyboardInterrupt:
