@@ -1,6 +1,6 @@
 """Systems in processes of their own, timed in turn; what a run found is kept by cell, so it can be resumed.
 
-Each system has one process with threads pinned to `cores`, which builds, calls and times; this side only
+Each system has one process on one core, threads pinned, which builds, calls and times; this side only
 says whose turn it is. So packages cannot disturb each other, a call that hangs or dies costs its own cell
 alone, and noise of the machine meets all systems alike: they take their repetitions in turn.
 """
@@ -16,6 +16,8 @@ import platform
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -45,8 +47,26 @@ def pinned(cores: int = 1) -> dict[str, str]:
     return {
         **dict.fromkeys(_PINNED, str(cores)),
         "XLA_FLAGS": " ".join([*kept, eigen]).strip(),
+        "NPROC": str(max(2, cores)),  # with one thread of XLA's a callback can wait for itself
         "JAX_PLATFORMS": "cpu",
     }
+
+
+def _confined(cores: int) -> int:
+    """Keep this process on so many cores, before anything is imported that counts them; its id.
+
+    It ends with its parent, however that ends.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
+    threading.Thread(target=_outlive, args=(os.getppid(),), daemon=True).start()
+    return os.getpid()
+
+
+def _outlive(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 class Process:
@@ -80,7 +100,7 @@ class Process:
         os.environ.update(pinned(self._cores))
         try:
             self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-            self._id = self._pool.submit(os.getpid).result()
+            self._id = self._pool.submit(_confined, self._cores).result()
         finally:
             os.environ.clear()
             os.environ.update(before)

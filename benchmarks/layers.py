@@ -4,13 +4,13 @@
     python -m benchmarks.layers --rows a b --batch 128 512 --size 100 --systems decigrad qpth
     python -m benchmarks.layers --quick          a smoke test of seconds
 
-Matrices are shared by the batch, the costs differ and are differentiated; float64; one thread. Every system
+Matrices are shared by the batch, the costs differ and are differentiated; float64; one core. Every system
 runs in a process of its own, and all take their repetitions in turn. A repetition repeats the call for at
 least 30 ms.
 
 - **ms** is the median of the repetitions, the whole batch, forward and backward; **±** the quartiles'
   distance.
-- **CPU** is the processor time of the same: above the wall-clock time, a system used more than a thread.
+- **CPU** is the processor time of the same: far below the wall-clock time, something else was running.
 - **start** is what comes once: building the layer and the first call, compilation included, in seconds.
 - **error** of x: the largest difference to the reference (`reference.py`); of the gradient: relative to one
   plus its largest entry. **off** counts samples whose gradient is wrong by more than 1e-6 of that,

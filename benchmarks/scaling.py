@@ -18,7 +18,6 @@ Slopes p of cost ~ size^p are least squares in log-log over all points, and over
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import sys
 from dataclasses import dataclass
@@ -82,12 +81,6 @@ def points(quick: bool) -> list[Point]:
 # ------------------------------------------------------------------------------- what the processes do
 
 
-def confined(cores: int) -> None:
-    """Keep this process on so many cores; before anything is imported that counts them."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-
-
 def peak() -> int:
     """Peak memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -115,8 +108,6 @@ def measure(point: Point, repeat: int) -> dict[str, Any]:
     found: dict[str, Any] = {"part": point.part, "size": point.size, "cores": point.cores}
     process = harness.Process(point.cores)
     try:
-        if point.part.startswith("cores"):
-            process.ask(confined, point.cores, limit=60.0)
         if point.cell is None:
             seconds = process.ask(epochs, point.samples, point.epochs, limit=_LIMIT)
             found["samples"] = point.samples

@@ -83,6 +83,8 @@ def test_a_process_that_raises_hangs_or_dies_costs_its_own_question_alone():
         first = process.ask(os.getpid, limit=60.0)
         assert first != os.getpid()
         assert process.ask(os.getenv, "OMP_NUM_THREADS", limit=60.0) == "1"
+        if hasattr(os, "sched_getaffinity"):
+            assert len(process.ask(os.sched_getaffinity, 0, limit=60.0)) == 1
         with pytest.raises(harness.Failure, match="ValueError: "):
             process.ask(math.sqrt, -1.0, limit=60.0)
         assert process.ask(os.getpid, limit=60.0) == first
