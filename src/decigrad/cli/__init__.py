@@ -114,6 +114,7 @@ def bench(
     data: Annotated[Path | None, typer.Option(help="Directory of your files, where some are needed.")] = None,
     out: Annotated[Path, typer.Option(help="Directory of the results; runs in it stay.")] = Path("bench"),
     epochs: Annotated[int | None, typer.Option(min=1, help="In place of the benchmark's own.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at the same time.")] = 1,
 ) -> None:
     """Every method on a benchmark problem, beside published figures; run again to resume."""
     from decigrad.cli._bench_summary import summarize
@@ -128,7 +129,7 @@ def bench(
         if problem == "summary":
             typer.echo(summarize(out))
             return
-        run_bench(problem, methods or (), seeds, cells, data, out, epochs, say=typer.echo)
+        run_bench(problem, methods or (), seeds, cells, data, out, epochs, workers, say=typer.echo)
 
 
 register(app)

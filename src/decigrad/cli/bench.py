@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import decigrad as dg
-from decigrad.cli._bench_results import Results
+from decigrad.cli._bench_results import CellResults, Results
 from decigrad.evaluation.metrics import plain
+from decigrad.execution import Pool
 from decigrad.problems.benchmark import Benchmark, Cell, Draw
 from decigrad.problems.benchmarks import benchmark
 from decigrad.registry import METHODS
@@ -28,6 +29,7 @@ def run_bench(
     data: Path | None = None,
     out: Path = Path("bench"),
     epochs: int | None = None,
+    workers: int = 1,
     say: Callable[[str], None] = print,
 ) -> Results:
     """Run what is missing in `out`, write the table (Markdown, JSON, HTML) after every run, return it.
@@ -40,6 +42,7 @@ def run_bench(
         data: directory of the user's files, for benchmarks that read some.
         out: directory of the results; runs found there are not repeated.
         epochs: in place of the benchmark's.
+        workers: processes, each of which trains one method with one seed at a time; figures are the same.
         say: takes a line of progress.
 
     Raises:
@@ -53,13 +56,29 @@ def run_bench(
     if not kept:
         labels = ", ".join(repr(cell.label) for cell in chosen.cells(data))
         raise dg.ModelError(f"no cell of {problem!r} matches {cells!r}; there are {labels}")
+    if epochs is not None:
+        kept = [dataclasses.replace(cell, options={**cell.options, "epochs": epochs}) for cell in kept]
     results = Results.read(out, chosen)
     for cell in kept:
-        own = wanted if methods else [m for m in wanted if not cell.omits(m)]
-        if epochs is not None:
-            cell = dataclasses.replace(cell, options={**cell.options, "epochs": epochs})
-        for label in _run_cell(chosen, cell, own, range(seeds), results):
-            say(label)
+        if cell.label in results.cells:
+            results.cell(
+                cell, _settings(chosen, cell)
+            )  # refuses those of other settings before anything runs
+
+    def jobs() -> Iterator[tuple[str, Job]]:
+        """What is missing; taken as workers need it, so what was refused meanwhile is left out."""
+        for number, cell in enumerate(kept):
+            own = wanted if methods else [m for m in wanted if not cell.omits(m)]
+            for seed in range(seeds):
+                for method in own:
+                    found = results.cells.get(cell.label)
+                    if found is None or found.todo([method], seed):
+                        yield f"{cell.label}, seed {seed}, {method}", (number, seed, method)
+
+    with Pool(None if workers == 1 else "processes", workers) as pool:
+        for row in pool.map(_job, _Runs(chosen, kept), jobs(), bounded=False):
+            cell = kept[row["cell"]]
+            say(_noted(results.cell(cell, _settings(chosen, cell)), row))
             results.write(out)
     results.write(out)
     say(f"Written to {results.write_page(out)}, and beside it as Markdown and JSON.")
@@ -75,34 +94,71 @@ def _methods(chosen: Benchmark, methods: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(["two-stage", *wanted]))
 
 
-def _run_cell(
-    chosen: Benchmark, cell: Cell, methods: list[str], seeds: Iterable[int], results: Results
-) -> Iterable[str]:
-    """Fill the cell's results; yields a line after each run. What failed is not tried again."""
-    found = results.cell(cell, _settings(chosen, cell))
-    if not any(found.todo(methods, seed) for seed in seeds):
-        return
-    layer = cell.layer()
-    for seed in seeds:
-        todo = found.todo(methods, seed)
-        if not todo:
-            continue
-        draw = cell.draw(seed)
-        if draw.expected is not None and str(seed) not in found.floor:
-            found.floor[str(seed)] = _floor(layer, draw, chosen.normalized)
-        for method in todo:
-            try:
-                row = _run(chosen, cell, layer, draw, method, seed)
-            except dg.ModelError as error:
-                found.refused[method] = str(error)
-                yield f"{cell.label}: {method} does not apply: {error}"
-                continue
-            except dg.SolveError as error:
-                found.failed.setdefault(method, {})[str(seed)] = str(error)
-                yield f"{cell.label}, seed {seed}, {method} failed: {error}"
-                continue
-            found.runs.setdefault(method, {})[str(seed)] = row
-            yield f"{cell.label}, seed {seed}, {method}: {row['regret']:.2f} ({row['seconds']:.1f} s)"
+Job = tuple[int, int, str]
+"""Cell, by its place; seed; method."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+    """What all runs have in common; a worker keeps the layer and the data of the last one."""
+
+    chosen: Benchmark
+    cells: list[Cell]
+    made: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+
+    def layer(self, number: int) -> dg.DecisionLayer:
+        """Of a cell."""
+        return self._kept("layer", number, self.cells[number].layer)
+
+    def draw(self, number: int, seed: int) -> Draw:
+        """The data of a cell, by seed."""
+        return self._kept("draw", (number, seed), lambda: self.cells[number].draw(seed))
+
+    def floor(self, number: int, seed: int) -> float | None:
+        """Regret of the decisions at the expected parameters, in the table's unit, where they are known."""
+
+        def found() -> float | None:
+            draw = self.draw(number, seed)
+            known = draw.expected is not None
+            return _floor(self.layer(number), draw, self.chosen.normalized) if known else None
+
+        return self._kept("floor", (number, seed), found)
+
+    def _kept(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
+        if name not in self.made or self.made[name][0] != key:
+            self.made[name] = key, make()
+        return self.made[name][1]
+
+
+def _job(runs: _Runs, job: Job) -> dict[str, Any]:
+    """One run: its figures ("run"), or why there are none ("refused", "failed"); the floor of its data."""
+    number, seed, method = job
+    found: dict[str, Any] = {"cell": number, "seed": seed, "method": method}
+    layer, draw = runs.layer(number), runs.draw(number, seed)
+    found["floor"] = runs.floor(number, seed)
+    try:
+        found["run"] = _run(runs.chosen, runs.cells[number], layer, draw, method, seed)
+    except dg.ModelError as error:
+        found["refused"] = str(error)
+    except dg.SolveError as error:
+        found["failed"] = str(error)
+    return found
+
+
+def _noted(cell: CellResults, row: dict[str, Any]) -> str:
+    """Take a run into the results of its cell, and say what it was. What failed is not tried again."""
+    method, seed = row["method"], str(row["seed"])
+    if row["floor"] is not None:
+        cell.floor.setdefault(seed, row["floor"])
+    if "refused" in row:
+        cell.refused.setdefault(method, row["refused"])
+        return f"{cell.label}: {method} does not apply: {row['refused']}"
+    if "failed" in row:
+        cell.failed.setdefault(method, {})[seed] = row["failed"]
+        return f"{cell.label}, seed {seed}, {method} failed: {row['failed']}"
+    run = row["run"]
+    cell.runs.setdefault(method, {})[seed] = run
+    return f"{cell.label}, seed {seed}, {method}: {run['regret']:.2f} ({run['seconds']:.1f} s)"
 
 
 def _settings(chosen: Benchmark, cell: Cell) -> dict[str, str]:
