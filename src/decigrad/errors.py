@@ -21,6 +21,9 @@ class NonConvexError(UnsupportedModelError):
         self.eigenvalue = eigenvalue
         self.eigenvector = eigenvector
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.args[0], self.eigenvalue, self.eigenvector), self.__dict__
+
 
 class SolveError(RuntimeError):
     """A solve ended without an optimal solution. `solution` holds status, certificate and statistics.

@@ -40,7 +40,7 @@ from decigrad.workers import (
     unpickled,
 )
 
-__all__ = ["Pool", "Processes", "Ray", "Threads", "distributed"]
+__all__ = ["Pool", "Processes", "Ray", "Threads", "distributed", "opened"]
 
 
 class Pool:
@@ -50,6 +50,12 @@ class Pool:
         executor: None (the caller's own thread), "threads", "processes", "ray", `Processes()`, `Ray()`, or a
             `concurrent.futures.Executor`, which stays open.
         workers: how many; by default one for each core.
+
+    An open pool can be the `executor` of several calls, which then share its workers and what these have
+    compiled.
+
+    Raises:
+        ModelError: no such executor; workers without one, or fewer than one.
     """
 
     def __init__(self, executor: Any = None, workers: int | None = None) -> None:
@@ -155,9 +161,21 @@ def _solved(shared: tuple[Any, Any], item: list[Any]) -> Any:
 
 
 @contextlib.contextmanager
+def opened(executor: Any, workers: int | None) -> Iterator[Pool]:
+    """The pool for one call: the one that is given, or one that is closed after it."""
+    if not isinstance(executor, Pool):
+        with Pool(executor, workers) as pool:
+            yield pool
+    elif workers not in (None, executor.workers):
+        raise ModelError(f"workers={workers}, but the pool that is given has {executor.workers}")
+    else:
+        yield executor
+
+
+@contextlib.contextmanager
 def distributed(executor: Any, workers: int | None) -> Iterator[None]:
     """Solves on the host are cut into parts for a pool of workers, in this block."""
-    with Pool(executor, workers) as pool, solving.by(None if pool.backend is None else pool.solve):
+    with opened(executor, workers) as pool, solving.by(None if pool.backend is None else pool.solve):
         yield
 
 

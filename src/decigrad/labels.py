@@ -21,7 +21,7 @@ import numpy as np
 
 from decigrad.data import Dataset
 from decigrad.errors import ModelError, SolveError
-from decigrad.execution import Pool
+from decigrad.execution import opened
 from decigrad.files import replacing
 from decigrad.fingerprint import digest
 from decigrad.layer import DecisionLayer
@@ -58,7 +58,8 @@ def label(
         layer: the decision layer; labels are those of its exact decisions.
         store: a folder, made where it is missing; None keeps the labels in memory.
         executor: who solves the chunks: None (this thread), "threads" (for `HiGHS`, which runs outside of
-            Python's lock), "processes", "ray", or as for `decigrad.execution.Pool`. Labels are the same.
+            Python's lock), "processes", "ray", or what else `decigrad.execution.Pool` takes, or such a pool.
+            The labels are the same.
         workers: how many; by default one for each core.
         chunk: samples solved between two writings.
         progress: a progress bar; by default where the terminal shows one.
@@ -95,7 +96,7 @@ def label(
             name = f"labels of samples {part[0]} to {part[-1]}"
             yield name, {n: a[rows] for n, a in data.parameters.items()}
 
-    with Pool(executor, workers) as pool:
+    with opened(executor, workers) as pool:
         solved = pool.map(_solved, exact, asked())
         for part, (raw, handed_on) in zip(tracked(parts, "labels", progress), solved, strict=True):
             # NumPy's own strings lose zeros at the end.

@@ -109,8 +109,9 @@ def fit(
             `jax.devices()`): `batch_size` must be a multiple of their number. A host solver solves on the
             host as before; results agree with those of one device to rounding.
         executor: who solves on the host: None (this thread), "threads" (for `HiGHS`, which runs outside of
-            Python's lock), "processes", "ray", or as for `decigrad.execution.Pool`. A batch is cut into one
-            part for each worker; the result is the same. For solvers that take many milliseconds a batch.
+            Python's lock), "processes", "ray", or what else `decigrad.execution.Pool` takes, or such a pool.
+            A batch is cut into one part for each worker; the result is the same. It pays where a batch takes
+            many milliseconds.
         workers: how many; by default one for each core.
         progress: a progress bar; by default where the terminal shows one.
 

@@ -217,7 +217,7 @@ def backend(executor: Any) -> Backend | None:
     if isinstance(executor, str) and executor in KINDS:
         return KINDS[executor]()
     raise ModelError(
-        f"executor must be None, {', '.join(map(repr, KINDS))}, Processes(), Ray() or a "
+        f"executor must be None, {', '.join(map(repr, KINDS))}, Processes(), Ray(), a Pool or a "
         f"concurrent.futures.Executor, got {executor!r}"
     )
 

@@ -17,7 +17,7 @@ from decigrad.errors import ModelError
 from decigrad.evaluation.comparison import ComparisonData, Run
 from decigrad.evaluation.explanation import Explanation, explain
 from decigrad.evaluation.metrics import Evaluation, plain
-from decigrad.execution import Pool
+from decigrad.execution import opened
 from decigrad.layer import DecisionLayer
 from decigrad.losses import MSE, LeastSquares, Loss, Regret
 from decigrad.predictors import Linear, outputs_of, predict
@@ -253,8 +253,8 @@ def compare(
         checkpoint: a folder, made where it is missing, with a checkpoint for each fit, named by its label and
             seed; the same call goes on from there, and repeats no fit that is finished (see `fit`; regressors
             are fitted again).
-        executor: who trains: None (this thread, one fit after the other), "processes", "ray", or as for
-            `decigrad.execution.Pool`; each fit with its evaluation is a job. The results are the same.
+        executor: who trains: None (this thread, one fit after the other), "processes", "ray", or what else
+            `decigrad.execution.Pool` takes, or such a pool. Each fit is a job; the results are the same.
         workers: how many; by default one for each core.
         progress: as in `fit`; with an executor, of the fits that are done.
         options: passed to every `fit` (`epochs`, `batch_size`, `learning_rate`, …).
@@ -283,7 +283,7 @@ def compare(
     jobs = [(label, seed) for seed in listed for label in chosen]
     runs: dict[str, list[Run]] = {label: [] for label in chosen}
     results: dict[str, list[FitResult]] = {label: [] for label in chosen}
-    with Pool(executor, workers) as pool:
+    with opened(executor, workers) as pool:
         named = ((f"{label}, seed {seed}", (label, seed)) for label, seed in jobs)
         done = pool.map(_fitted, fits, named, bounded=False)
         bar = tracked(jobs, "fits", False if together else progress)
