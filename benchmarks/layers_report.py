@@ -29,7 +29,7 @@ def cell_table(entries: Iterable[Entry]) -> str:
         [
             e["system"],
             ms(e["wall"]["median"]),
-            ms(e["wall"]["q3"] - e["wall"]["q1"]),
+            ms(e["wall"]["q3"] - e["wall"]["q1"]) if e["repetitions"] > 1 else "–",
             ms(e["cpu"]["median"]),
             f"{max(0.0, e['started']):.1f}",
             f"{e['error_x']:.0e}" if "error_x" in e else "",

@@ -53,9 +53,9 @@ PROBLEMS = {
     "battery": Problem(
         "battery over 24 hours, regret through the QP, the days but the last fifth",
         "qpth",
-        epochs=10,
+        epochs=4,
         rate=0.001,
-        repeat=5,
+        repeat=3,
         fitted=True,
         needs="storage/storage_data.csv",
         unit="USD/day",
