@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -341,3 +342,97 @@ def test_a_process_takes_over_the_settings_of_the_caller(processes: Pool) -> Non
             (found,) = processes.map(settings, None, [("", 0)])
         assert found == (wide, "1", "--xla_cpu_multi_thread_eigen=false")
     assert backend(None) is None
+
+
+# ----------------------------------------------------------------------------- processes that end, clusters
+
+SCRIPT = """
+import os, pathlib, sys, time
+import numpy as np
+import decigrad as dg
+from decigrad.problems import selection_layer
+
+def slow(costs):
+    (pathlib.Path(sys.argv[1]) / str(os.getpid())).touch()
+    time.sleep(120)
+
+layer = dg.DecisionLayer(selection_layer(4, 1).model, solver=dg.Oracle(slow))
+data = dg.Dataset(np.ones((8, 1)), {"cost": np.ones((8, 4))})
+dg.label(data, layer, chunk=2, executor="processes", workers=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_its_caller(end: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as caller:
+        waited(lambda: len(list(tmp_path.iterdir())) == 2)
+        workers = [int(path.name) for path in tmp_path.iterdir()]
+        if end == signal.SIGINT:
+            os.killpg(caller.pid, end)  # as a terminal does: workers get it too
+        else:
+            caller.send_signal(end)
+        _, told = caller.communicate(timeout=60)
+    assert caller.returncode != 0
+    if end == signal.SIGINT:
+        assert told.rstrip().endswith("KeyboardInterrupt") and told.count("Traceback") == 1
+    waited(lambda: not any(map(alive, workers)))
+
+
+def waited(condition: Any) -> None:
+    until = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray of this machine, made by the user."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_on_ray_killed_workers_change_nothing(cluster: Any, tmp_path: Path) -> None:
+    flag, data = tmp_path / "flag", cheapest_data(40)
+    layer = dg.DecisionLayer(selection_layer(6, 1).model, solver=killer(flag))
+    train, test = data.split(0.5)
+    options = {"epochs": 2, "selection": None, "progress": False}
+
+    def kill(event: Any) -> None:
+        if event.epoch == 1:
+            flag.touch()
+
+    alone = dg.fit(dg.Linear(), layer, train, "spo+", **options)
+    compared = dg.compare(layer, train, test, ["spo+"], seeds=2, baseline="spo+", **options)
+    with Pool("ray", 2) as pool:
+        flag.touch()
+        fresh = train.take(np.arange(20))
+        assert dg.label(fresh, layer, chunk=3, executor=pool) == 20
+        same(fresh.optimal(layer)[0].raw, train.optimal(layer)[0].raw)
+        assert not flag.exists()
+        found = dg.fit(dg.Linear(), layer, train, "spo+", executor=pool, callbacks=[kill], **options)
+        assert not flag.exists()
+        same(found.predictor, alone.predictor)
+        flag.touch()
+        again = dg.compare(layer, train, test, ["spo+"], seeds=2, baseline="spo+", executor=pool, **options)
+        assert not flag.exists()
+        for a, b in zip(again.results["spo+"], compared.results["spo+"], strict=True):
+            same(a.predictor, b.predictor)
+        with pytest.raises(ZeroDivisionError) as error:
+            list(pool.map(fails, "", [("number 2", 2)]))
+        assert "in fails" in error.value.__notes__[0]
+    assert cluster.is_initialized()  # it is the user's

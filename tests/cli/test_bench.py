@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 
+import cloudpickle
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -75,6 +77,23 @@ def test_a_second_run_does_only_what_is_missing(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "tiny.json").read_text()) == before
     run(tmp_path, cells="1*", seeds=2, methods=["spo+"])
     assert sorted(made) == [("spo+", 1), ("two-stage", 1)]
+
+
+@pytest.mark.slow
+def test_workers_change_nothing_but_time(tmp_path):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    told = {workers: [] for workers in (1, 2)}
+    for workers, lines in told.items():
+        options = {"seeds": 2, "methods": ["spo+", "sfge"], "workers": workers, "say": lines.append}
+        bench.run_bench("tiny", out=tmp_path / str(workers), **options)
+    alone, together = (json.loads((tmp_path / str(w) / "tiny.json").read_text()) for w in told)
+    for content in (alone, together):
+        for cell in content["cells"]:
+            for run in (run for seeds in cell["runs"].values() for run in seeds.values()):
+                del run["seconds"], run["seconds_epoch"]
+    assert json.dumps(alone) == json.dumps(together)
+    said = [[line.split(" (")[0] for line in lines[:-1]] for lines in told.values()]
+    assert said[0] == said[1] and len(said[0]) == 2 * 2 * 3
 
 
 def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch):
