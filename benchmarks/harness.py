@@ -49,6 +49,7 @@ def pinned(cores: int = 1) -> dict[str, str]:
         "XLA_FLAGS": " ".join([*kept, eigen]).strip(),
         "NPROC": str(max(2, cores)),  # with one thread of XLA's a callback can wait for itself
         "JAX_PLATFORMS": "cpu",
+        "TQDM_DISABLE": "1",
     }
 
 
