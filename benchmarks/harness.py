@@ -8,6 +8,8 @@ alone, and noise of the machine meets all systems alike: they take their repetit
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import importlib.metadata
 import json
 import multiprocessing
@@ -130,7 +132,7 @@ class Journal:
 
     def __post_init__(self) -> None:
         if self.fresh and self.folder.exists():
-            for path in self.folder.glob("*.json"):
+            for path in [*self.folder.glob("*.json"), *self.folder.glob("*.npz")]:
                 path.unlink()
 
     def __contains__(self, key: str) -> bool:
@@ -173,6 +175,16 @@ def machine() -> str:
         )
         best = next((f" with {n}" for f, n in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if f in flags), "")
     return f"{cores} core{'s' * (cores != 1)}, {kind}{best}"
+
+
+@functools.cache
+def library() -> str:
+    """A digest of decigrad's own files: what another state of it took is measured again."""
+    digest = hashlib.sha256()
+    source = Path(__file__).parents[1] / "src" / "decigrad"
+    for path in sorted([*source.rglob("*.py"), *source.rglob("*.so")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -73,12 +73,11 @@ class Session:
     def measure(self, cell: Cell, headline: bool) -> list[dict[str, Any]]:
         """Every system on a cell; from the journal where it is there."""
         todo = [s for s in self.systems if SYSTEMS[s].takes(cell, headline)]
-        keys = {s: f"{cell.key}-{s.replace(', ', '_').replace(' ', '-')}" for s in todo}
+        keys = {s: self._key(s, cell) for s in todo}
         running, entries = [], {}
         for system in todo:
             if keys[system] in self.journal:
                 entries[system] = self.journal[keys[system]]
-                self._remember(system, cell, entries[system])
             elif reason := self._reason(system, cell):
                 entries[system] = {"system": system, **describe(cell), "missing": reason}
             elif prepared := self._prepare(system, cell, entries):
@@ -91,6 +90,11 @@ class Session:
                 self.journal[keys[system]] = entries[system]
             self._remember(system, cell, entries[system])
         return [entries[system] for system in todo]
+
+    def _key(self, system: str, cell: Cell) -> str:
+        """Where a measurement is kept; those of ours are of the library as it stands."""
+        own = f"-{harness.library()}" if SYSTEMS[system].kind == "own" else ""
+        return f"{cell.key}-{system.replace(', ', '_').replace(' ', '-')}{own}"
 
     def _final(self, entry: dict[str, Any]) -> bool:
         """Whether an entry is a measurement, not the absence of a package that may come."""

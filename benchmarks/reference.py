@@ -38,8 +38,8 @@ class Reference:
 
 
 def reference_samples(cell: Cell) -> int:
-    """How many samples of a cell are compared: all that take seconds, at least four, at most 128."""
-    return min(cell.batch, int(np.clip(32 * (200 / cell.n) ** 3, 4, 128)))
+    """How many samples of a cell are compared: all that take seconds, at least two, at most 128."""
+    return min(cell.batch, int(np.clip(32 * (200 / cell.n) ** 3, 2, 128)))
 
 
 def reference(program: Program, samples: int) -> Reference:

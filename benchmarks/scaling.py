@@ -263,7 +263,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=harness.TABLES)
     options = parser.parse_args(arguments)
     versions = harness.versions(PACKAGES)
-    settings = {"repeat": options.repeat, "machine": harness.machine(), "versions": versions}
+    settings = {
+        "repeat": options.repeat,
+        "library": harness.library(),
+        "machine": harness.machine(),
+        "versions": versions,
+    }
     journal = harness.Journal(options.journal, settings, options.fresh)
     found: list[dict[str, Any]] = []
     try:

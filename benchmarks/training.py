@@ -164,7 +164,12 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         options.rows, options.repeat = ["grid"], 2
     versions = harness.versions(PACKAGES)
-    settings = {"repeat": options.repeat, "machine": harness.machine(), "versions": versions}
+    settings = {
+        "repeat": options.repeat,
+        "library": harness.library(),
+        "machine": harness.machine(),
+        "versions": versions,
+    }
     journal = harness.Journal(options.journal, settings, options.fresh)
     rows = []
     try:

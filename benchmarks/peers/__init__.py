@@ -67,7 +67,7 @@ SYSTEMS = {
     "qpth": System(through_torch.qpth),
     "cvxpylayers": System(through_torch.cvxpylayers),
     "proxsuite": System(through_torch.proxsuite),
-    "qpax, explicit": System(through_jax.qpax("e"), compiles=True),
+    "qpax, explicit": System(through_jax.qpax("e"), compiles=True, steps=False),
     "qpax, implicit": System(through_jax.qpax("i"), compiles=True),
     "Moreau": System(through_jax.moreau_direct, "Moreau"),
     "Moreau, jit": System(through_jax.moreau, "Moreau", compiles=True),
