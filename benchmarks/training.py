@@ -42,6 +42,8 @@ PUBLISHED = 41.0
 """Seconds of the tutorial with discopt 0.9."""
 
 _LIMIT = 900.0
+_LEAST = 0.2
+"""Seconds of our epochs between two of the peer's, at least."""
 
 
 def measure(name: str, data: Path | None, repeat: int) -> dict[str, Any]:
@@ -66,9 +68,11 @@ def measure(name: str, data: Path | None, repeat: int) -> dict[str, Any]:
             best = own.ask(training_own.optimal_values, limit=_LIMIT)
             found["apart"] = float(np.abs(values - best).max() / np.abs(best).max())
         peer.ask(training_peers.epochs, 1, limit=_LIMIT)
+        one = own.ask(training_own.epochs, 2, limit=_LIMIT)[-1]
+        count = 1 + int(np.clip(_LEAST / one, 2, 40))  # the first of a training is left out
         times: dict[str, list[float]] = {"own": [], "peer": []}
         for _ in range(max(1, min(repeat, problem.repeat))):
-            times["own"] += own.ask(training_own.epochs, 4, limit=_LIMIT)[1:]
+            times["own"] += own.ask(training_own.epochs, count, limit=_LIMIT)[1:]
             times["peer"] += peer.ask(training_peers.epochs, 1, limit=_LIMIT)
         found |= {side: harness.spread(seconds) for side, seconds in times.items()}
         if len(draw.test_x):
