@@ -1,7 +1,7 @@
-"""No stall: two threads solve and train at the same time, with XLA on two threads, in a process of their own.
+"""No stall: two threads solve and train at the same time, XLA on two threads, in a process of their own.
 
-`make test` runs a hundredth of the 10⁵ batches and 10⁴ steps of `make test-all` (a tenth would take it a quarter
-of a minute), without what is slow to compile.
+`make test` runs a hundredth of the 10⁵ batches and 10⁴ steps of `make test-all` (a tenth would take it a
+quarter of a minute), without what is slow to compile.
 """
 
 from __future__ import annotations
