@@ -45,6 +45,7 @@ PROBLEMS = {
         "energy knapsack of 48 half-hours, capacity 120, SPO+, 550 days",
         "PyEPO, SCIP",
         epochs=10,
+        rate=0.1,
         repeat=4,
         fitted=True,
         needs="icon/knapsack_Data.npz",
