@@ -5,10 +5,10 @@ Clarabel at 1e-12 proposes an active set. With its rows C, the system
     [ P  Cᵀ ] [x]   [ −c ]
     [ C  0  ] [μ] = [ d  ]
 
-gives the decision; it counts where every other constraint holds and every multiplier has its sign, both to
-1e-9. Else the set is corrected by the worst offender and tried again. The gradient of ‖x‖² in c is −u for
-K(u, v) = (2x, 0). Systems are solved with residuals in extended precision; where constraints depend on each
-other, by least squares of minimum norm. No code is shared with decigrad.
+gives the decision; it counts where every other constraint holds and multipliers of the right sign exist,
+both to 1e-9. Else the set is corrected by the worst offender and tried again. The gradient of ‖x‖² in c is
+−u for K(u, v) = (2x, 0). Systems are solved with residuals in extended precision; where constraints depend
+on each other, by least squares of minimum norm. No code is shared with decigrad.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ def reference(program: Program, samples: int) -> Reference:
 
 def _sample(program: Program, C: Array, d: Array, cost: Array) -> tuple[Array, Array, bool]:
     me, n = len(program.b), program.n
-    active = np.ones(len(d), bool)
-    active[me:] = _proposed(program, C, d, cost)
-    sure = False
+    tolerance = _TOLERANCE * (1.0 + np.abs(cost).max())
+    following = np.ones(len(d), bool)
+    following[me:] = _proposed(program, C, d, cost)
     for _ in range(_CORRECTIONS):
+        active = following
         system = _System(program.P, C[active])
         solved = system.solve(np.concatenate([-cost, d[active]]))
         x, multipliers = solved[:n], np.zeros(len(d))
@@ -64,16 +65,29 @@ def _sample(program: Program, C: Array, d: Array, cost: Array) -> tuple[Array, A
         slack = d - C @ x
         # An active row is at fault by a negative multiplier, another one by a negative slack.
         fault = np.where(active, -multipliers, -slack)
-        fault[:me] = np.abs(slack[:me])
+        fault[:me] = 0.0
+        if fault[active].max(initial=0.0) > tolerance and system.dependent:
+            stationarity = program.P @ x + cost
+            if _supported(stationarity, C[:me], C[active & (np.arange(len(d)) >= me)], tolerance):
+                fault[active] = 0.0
         worst = int(fault.argmax())
-        if fault[worst] <= _TOLERANCE * (1.0 + np.abs(cost).max()):
-            sure = True
+        sure = fault[worst] <= tolerance and np.abs(slack[active]).max(initial=0.0) <= tolerance
+        if fault[worst] <= tolerance:
             break
-        if worst < me:
-            break
-        active[worst] = not active[worst]
+        following = active.copy()
+        following[worst] = not active[worst]
     pulled = system.solve(np.concatenate([2.0 * x, np.zeros(int(active.sum()))]))
-    return x, -pulled[:n], sure
+    return x, -pulled[:n], bool(sure)
+
+
+def _supported(stationarity: Array, A: Array, G: Array, tolerance: float) -> bool:
+    """Whether dependent active rows have multipliers of the right sign: those of minimum norm need not."""
+    from scipy.linalg import null_space
+    from scipy.optimize import nnls
+
+    free = null_space(A).T if len(A) else np.eye(len(stationarity))
+    _, distance = nnls(free @ G.T, -free @ stationarity)
+    return bool(distance <= tolerance)
 
 
 def _proposed(program: Program, C: Array, d: Array, cost: Array) -> Array:
@@ -98,13 +112,12 @@ class _System:
     def __init__(self, P: Array, C: Array) -> None:
         import scipy.linalg
 
-        n, m = len(P), len(C)
+        m = len(C)
         self.K = np.block([[P, C.T], [C, np.zeros((m, m))]])
         self.exact = self.K.astype(np.longdouble)
-        independent = m <= n and (
-            m == 0 or np.linalg.svd(C, compute_uv=False).min() > 1e-10 * np.abs(C).max()
-        )
-        if independent:
+        rank = np.linalg.matrix_rank(C, tol=1e-10 * np.abs(C).max()) if m else 0
+        self.dependent = bool(rank < m)
+        if not self.dependent:
             factored = scipy.linalg.lu_factor(self.K)
             self.apply = lambda right: scipy.linalg.lu_solve(factored, right)
         else:
