@@ -312,6 +312,20 @@ def test_long_jobs_do_not_wait_for_the_first() -> None:
         assert list(pool.map(work, None, ((str(i), i) for i in range(10)), bounded=False)) == list(range(10))
 
 
+def test_workers_keep_to_the_kinds_that_they_have_done() -> None:
+    where: dict[str, set[int]] = {"a": set(), "b": set()}
+    both = threading.Barrier(2)
+
+    def work(shared: None, item: tuple[str, int]) -> None:
+        where[item[0]].add(threading.get_ident())
+        both.wait(60)  # one of each kind at a time
+
+    items = ((f"{kind}{i}", (kind, i)) for i in range(8) for kind in "ab")
+    with Pool("threads", 2) as pool:
+        list(pool.map(work, None, items, bounded=False, kind=lambda item: item[0]))
+    assert len(where["a"]) == len(where["b"]) == 1 and where["a"] != where["b"]
+
+
 def test_what_is_shared_travels_once() -> None:
     sent = []
 

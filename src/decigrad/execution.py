@@ -84,6 +84,7 @@ class Pool:
         shared: Any,
         items: Iterable[tuple[str, Any]],
         bounded: bool = True,
+        kind: Callable[[Any], Any] | None = None,
     ) -> Iterator[Any]:
         """`function(shared, item)` for every item, in their order.
 
@@ -93,26 +94,25 @@ class Pool:
             items: each with a name, for errors; taken as workers need them.
             bounded: at most two jobs for each worker are begun and not yet handed to the caller. False for
                 few and long jobs: each begins as soon as a worker is free.
+            kind: of an item. Workers prefer jobs of kinds that they have done, for which they have compiled.
         """
         if self.backend is None:
             return (function(shared, item) for _, item in items)
-        return self._map(self.backend, _Parcel(self.backend, function, shared), items, bounded)
+        jobs = (_Job(name, item, None if kind is None else kind(item)) for name, item in items)
+        return self._map(self.backend, _Parcel(self.backend, function, shared), jobs, bounded)
 
-    def _map(
-        self, backend: Backend, parcel: _Parcel, items: Iterable[tuple[str, Any]], bounded: bool
-    ) -> Iterator[Any]:
-        source, waiting = iter(items), deque[_Job]()
+    def _map(self, backend: Backend, parcel: _Parcel, source: Iterator[_Job], bounded: bool) -> Iterator[Any]:
+        waiting = deque[_Job]()
         most = self._each * (2 if bounded else 1)
         try:
             while True:
                 room = 2 * self.workers - len(waiting) if bounded else None
-                waiting.extend(_Job(name, item) for name, item in itertools.islice(source, room))
-                for job in waiting:
-                    place = min(self._places, key=_Place.load)
-                    if job.error is not None or place.load() >= most:
-                        break  # a loop would have ended here; or all are busy
-                    if not (job.done or job.future):
-                        place.start(job, backend, parcel)
+                waiting.extend(itertools.islice(source, room))
+                while (place := min(self._places, key=_Place.load)).load() < most:
+                    job = self._next(waiting, place)
+                    if job is None:
+                        break
+                    place.start(job, backend, parcel)
                 if not waiting:
                     return
                 if not waiting[0].done:
@@ -129,6 +129,15 @@ class Pool:
             for job in waiting:
                 if job.future:
                     job.future.cancel()
+
+    def _next(self, waiting: Iterable[_Job], place: _Place) -> _Job | None:
+        """The job to begin at a place: of a kind done there, else of a new kind, else the first."""
+        sound = itertools.takewhile(lambda job: job.error is None, waiting)  # a loop would end at an error
+        ready = [job for job in sound if not (job.done or job.future)]
+        done = set().union(*(other.kinds for other in self._places))
+        own = (job for job in ready if job.kind in place.kinds)
+        new = (job for job in ready if job.kind not in done)
+        return next(itertools.chain(own, new, ready), None)
 
     def solve(self, solver: Any, *batch: Any) -> Any:
         """`solver(*batch)`, in as many contiguous parts as there are workers.
@@ -180,11 +189,12 @@ def distributed(executor: Any, workers: int | None) -> Iterator[None]:
 
 
 class _Place:
-    """A worker, or none yet, and what it has been given."""
+    """A worker, or none yet, what it has been given, and kinds of jobs that it has been asked for."""
 
     def __init__(self) -> None:
         self.worker: Executor | None = None
         self.held: set[bytes] = set()
+        self.kinds: set[Any] = set()
         self._begun: list[Future[Any]] = []
 
     def load(self) -> int:
@@ -197,6 +207,7 @@ class _Place:
         if self.worker is None:
             self.worker = backend.open()
         job.place, job.worker = self, self.worker
+        self.kinds.add(job.kind)
         wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
         work: tuple[Any, ...] = together, parcel.function, parcel.shared, job.item, wide
         if backend.apart:
@@ -216,13 +227,14 @@ class _Place:
             backend.close(dead)
             self.worker = None
             self.held.clear()
+            self.kinds.clear()
 
 
 class _Job:
     """One item: where it is done, and what became of it."""
 
-    def __init__(self, name: str, item: Any) -> None:
-        self.name, self.item = name, item
+    def __init__(self, name: str, item: Any, kind: Any) -> None:
+        self.name, self.item, self.kind = name, item, kind
         self.place: Any = None
         self.worker: Any = None
         self.future: Future[Any] | None = None

@@ -76,7 +76,8 @@ def run_bench(
                         yield f"{cell.label}, seed {seed}, {method}", (number, seed, method)
 
     with Pool(None if workers == 1 else "processes", workers) as pool:
-        for row in pool.map(_job, _Runs(chosen, kept), jobs(), bounded=False):
+        rows = pool.map(_job, _Runs(chosen, kept), jobs(), bounded=False, kind=lambda job: (job[0], job[2]))
+        for row in rows:
             cell = kept[row["cell"]]
             say(_noted(results.cell(cell, _settings(chosen, cell)), row))
             results.write(out)

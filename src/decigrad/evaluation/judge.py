@@ -285,7 +285,7 @@ def compare(
     results: dict[str, list[FitResult]] = {label: [] for label in chosen}
     with opened(executor, workers) as pool:
         named = ((f"{label}, seed {seed}", (label, seed)) for label, seed in jobs)
-        done = pool.map(_fitted, fits, named, bounded=False)
+        done = pool.map(_fitted, fits, named, bounded=False, kind=lambda job: job[0])
         bar = tracked(jobs, "fits", False if together else progress)
         for (label, _), (run, result) in zip(bar, done, strict=True):
             runs[label].append(run)
