@@ -250,6 +250,13 @@ def _last(sizes: np.ndarray, costs: np.ndarray) -> str:
     return f"{harness.slope(sizes[-2:], costs[-2:]):.2f}" if len(sizes) > 1 else "–"
 
 
+def write(out: Path, found: list[dict[str, Any]], versions: dict[str, str]) -> None:
+    """`scaling.md`, `scaling.json` and `scaling.svg`."""
+    everything = {"machine": harness.machine(), "versions": versions, "points": found}
+    harness.save(out, "scaling", text(found, versions), everything)
+    picture(out / "scaling.svg", found)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and write `scaling.md`, `scaling.json` and `scaling.svg`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -286,9 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{point.part}, {point.size:,}, {point.cores} core(s): {shown}", flush=True)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
-    everything = {"machine": harness.machine(), "versions": versions, "points": found}
-    harness.save(options.out, "scaling", text(found, versions), everything)
-    picture(options.out / "scaling.svg", found)
+    write(options.out, found, versions)
     print(text(found, versions))
 
 

@@ -153,6 +153,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     return harness.markdown(head, lines)
 
 
+def write(out: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> None:
+    """`training.md` and `training.json` from what is there so far."""
+    parts = [f"# {(__doc__ or '').strip()}", harness.described(versions)]
+    text = "\n\n".join([*parts, harness.BEGIN, table(rows), harness.END])
+    harness.save(out, "training", text, {"machine": harness.machine(), "versions": versions, "rows": rows})
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and write `training.md` and `training.json`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -186,10 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
                     journal[name] = found
             rows.append(found)
             print(table(rows[-1:]), "\n", flush=True)
-            parts = [f"# {(__doc__ or '').strip()}", harness.described(versions)]
-            text = "\n\n".join([*parts, harness.BEGIN, table(rows), harness.END])
-            everything = {"machine": harness.machine(), "versions": versions, "rows": rows}
-            harness.save(options.out, "training", text, everything)
+            write(options.out, rows, versions)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
 
