@@ -25,7 +25,8 @@ ROOMS: dict[str, tuple[int, str]] = {
     "files": (-1, "files"),  # the same: files that are replaced as a whole
     "program": (0, "program"),
     "kkt": (0, "program"),
-    "batching": (0, "batching"),
+    "batching": (0, "program"),
+    "native": (0, "program"),
     "expressions": (0, "expressions"),
     "canonical": (1, "canonical"),
     "solvers": (1, "solvers"),

@@ -98,6 +98,31 @@ def host_call(function: Callable[..., Any], result: Any, *arguments: Any) -> Any
     )
 
 
+def host_batch(function: Callable[..., Any], result: Any, *arguments: Any) -> Any:
+    """`host_call` where the batch is an axis already: all leaves have a leading axis of size B or 1."""
+    lead = max(a.shape[0] for a in jax.tree_util.tree_leaves(arguments))
+    single = jax.tree_util.tree_map(lambda a: a if a.shape[0] == lead > 1 else a[0], arguments)
+    if lead == 1:
+        return jax.tree_util.tree_map(lambda a: a[None], host_call(function, result, *single))
+    axes = jax.tree_util.tree_map(lambda a: 0 if a.shape[0] == lead else None, arguments)
+
+    def one(*given: Any) -> Any:
+        return host_call(function, result, *given)
+
+    return jax.vmap(one, in_axes=axes)(*single)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def may_block(*arguments: Any) -> bool:
+    """Whether a callback with these arrays can block for good: one core is visible, and they are large."""
+    alone = cores() == 1 and int(os.environ.get("NPROC", "1")) <= 1
+    return alone and max((a.size for a in jax.tree_util.tree_leaves(arguments)), default=0) > _ONE_CORE_LIMIT
+
+
 def _read(array: np.ndarray, wide: bool) -> np.ndarray:
     return np.ascontiguousarray(array).view(np.float64)[..., 0] if wide else array
 
@@ -115,10 +140,7 @@ def _flattened(a: Any, lead: tuple[int, ...], depth: int, xp: Any) -> Any:
 
 
 def _refuse_one_core(leaves: list[Any]) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    if cores > 1 or int(os.environ.get("NPROC", "1")) > 1:
-        return
-    if max((leaf.size for leaf in leaves), default=0) > _ONE_CORE_LIMIT:
+    if may_block(leaves):
         raise RuntimeError(
             "a host solver inside jit can block for good when one core is visible and arrays are large: set "
             "NPROC=2 before importing jax, call the layer outside jit, or use solver='interior-point'"

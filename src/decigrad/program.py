@@ -254,6 +254,20 @@ class RawResult:
         return replace(self, **changes)
 
 
+def raw_shapes(program: QuadraticProgram) -> RawResult:
+    """Shapes and types of the result for a single program."""
+    dtype = program.q.dtype
+
+    def of(*shape: int, kind: Any = dtype) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, kind)
+
+    n, me, mi = program.n, program.num_equalities, program.num_inequalities
+    return RawResult(
+        x=of(n), y=of(me), z=of(mi), w=of(n), active=of(mi, kind=bool), fixed=of(n, kind=jnp.int8),
+        status=of(kind=jnp.int32), iterations=of(kind=jnp.int32),
+    )  # fmt: skip
+
+
 class Solver(Protocol):
     """Solves batches of programs. A solver is a value: it keeps no state that changes an answer.
 
@@ -261,8 +275,9 @@ class Solver(Protocol):
     batch); the others are JAX functions. `refuses` says why a class of programs is not for this solver,
     judged by static facts alone (shapes, operator types, `integer`, `linear`), or returns None. A device
     solver may have a method `second(program)`: the host solver that outside `jit` is asked about the samples
-    it gives up on, or None. A solver that finds decisions without multipliers, as an oracle does, says so by
-    `multipliers = False`, and by `vertex` whether its decisions are vertices.
+    it gives up on, or None. A host solver may have a method `traced(program)`: what replaces a callback
+    for batched programs inside a trace. A solver that finds decisions without multipliers, as an oracle does,
+    says so by `multipliers = False`, and by `vertex` whether its decisions are vertices.
     """
 
     @property

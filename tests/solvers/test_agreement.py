@@ -14,12 +14,18 @@ from hypothesis import strategies as st
 from solvers.programs import FAMILIES, LINEAR, QUADRATIC, program
 from solvers.reference import clarabel_solution
 
+from decigrad import native
 from decigrad.program import Dense, QuadraticProgram, RawResult, Status
-from decigrad.solvers import DAQP, HiGHS
+from decigrad.solvers import DAQP, ActiveSet, HiGHS
 from decigrad.solvers.verification import kkt_residual
 
-SOLVERS = {"daqp": (DAQP(), FAMILIES), "highs": (HiGHS(), LINEAR)}
-CASES = [(solver, family) for solver, (_, families) in SOLVERS.items() for family in families]
+SOLVERS = {"daqp": (DAQP(), FAMILIES), "highs": (HiGHS(), LINEAR), "active-set": (ActiveSet(), FAMILIES)}
+COMPILED = pytest.mark.skipif(native.missing() is not None, reason="needs the compiled core")
+CASES = [
+    pytest.param(solver, family, marks=[COMPILED] if solver == "active-set" else [])
+    for solver, (_, families) in SOLVERS.items()
+    for family in families
+]
 NOT_UNIQUE = {"tied"}
 
 cases = pytest.mark.parametrize(("solver", "family"), CASES)

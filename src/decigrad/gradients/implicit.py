@@ -22,7 +22,7 @@ Amos and Kolter (2017), OptNet.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decigrad import kkt
-from decigrad.batching import device_call, host_call
+from decigrad import kkt, native
+from decigrad.batching import device_call, host_batch, host_call, may_block
 from decigrad.errors import ModelError
 from decigrad.program import (
     Array,
@@ -41,6 +41,7 @@ from decigrad.program import (
     Status,
     gives_multipliers,
     namespace,
+    raw_shapes,
 )
 
 
@@ -195,16 +196,9 @@ def solve(gradient: Gradient, solver: Solver, program: QuadraticProgram) -> RawR
 def _solve(gradient: Gradient, solver: Solver, program: QuadraticProgram) -> RawResult:
     if not solver.host:
         return device_call(solver, program)
-    n, me, mi, dtype = program.n, program.num_equalities, program.num_inequalities, program.q.dtype
-
-    def of(shape: tuple[int, ...], kind: Any = dtype) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, kind)
-
-    result = RawResult(
-        x=of((n,)), y=of((me,)), z=of((mi,)), w=of((n,)), active=of((mi,), bool), fixed=of((n,), jnp.int8),
-        status=of((), jnp.int32), iterations=of((), jnp.int32),
-    )  # fmt: skip
-    return host_call(solver, result, program)
+    if hasattr(solver, "traced"):
+        return device_call(solver.traced, program)
+    return host_call(solver, raw_shapes(program), program)
 
 
 @functools.partial(_solve.defjvp, symbolic_zeros=True)
@@ -228,7 +222,9 @@ def _solve_jvp(
 
     _, change = jax.jvp(of_moving, tuple(leaves[i] for i in moving), tuple(directions[i] for i in moving))
     change = jnp.where(raw.status == Status.OPTIMAL, change, 0.0)
-    dv = _linear_solve(solver.host, gradient.curved(program, raw), coupling, raw.status, -change)
+    dv = _linear_solve(
+        _system(gradient, solver), gradient.curved(program, raw), coupling, raw.status, -change
+    )
     dx, dy, dz, dw = kkt.unpack(program, dv)
     dz = jnp.where(jnp.isfinite(coupling.rows), dz, 0.0)
     dw = jnp.where(jnp.isfinite(coupling.bounds), dw, 0.0)
@@ -245,19 +241,53 @@ def _no_tangent(value: Array) -> np.ndarray:
     return np.zeros(value.shape, jax.dtypes.float0)
 
 
+def _system(gradient: Gradient, solver: Solver) -> Callable[..., Array] | None:
+    """What solves K v = rhs for a batch inside a trace; None: a callback."""
+    if not solver.host:
+        return _solve_system
+    hard = type(gradient).coupling is Gradient.coupling
+    return _solve_compiled if hard and hasattr(solver, "traced") else None
+
+
 def _linear_solve(
-    host: bool, program: QuadraticProgram, coupling: Coupling, status: Array, rhs: Array
+    system: Callable[..., Array] | None,
+    program: QuadraticProgram,
+    coupling: Coupling,
+    status: Array,
+    rhs: Array,
 ) -> Array:
     def matvec(v: Array) -> Array:
         return kkt.matvec(program, coupling.rows, coupling.bounds, v)
 
     def solve_system(_matvec: Any, b: Array) -> Array:
         arguments = (program, coupling.rows, coupling.bounds, status, b)
-        if host:
+        if system is None:
             return host_call(_solve_system, jax.ShapeDtypeStruct(b.shape, b.dtype), *arguments)
-        return device_call(_solve_system, *arguments)
+        return device_call(system, *arguments)
 
     return jax.lax.custom_linear_solve(matvec, rhs, solve_system, symmetric=True)
+
+
+def _solve_compiled(*system: Any) -> Array:
+    """As `_solve_system`, on a CPU by the compiled core; every compliance is 0 or +inf."""
+    rhs = system[-1]
+
+    def otherwise(*system: Any) -> Array:
+        if may_block(system):
+            return _solve_system(*system)
+        return host_batch(_solve_system, jax.ShapeDtypeStruct(rhs.shape[1:], rhs.dtype), *system)
+
+    def compiled(program: QuadraticProgram, kz: Array, kw: Array, status: Array, rhs: Array) -> Array:
+        ok = jnp.broadcast_to(status == Status.OPTIMAL, len(rhs))
+        active, fixed = (jnp.broadcast_to(k == 0.0, (len(rhs), k.shape[1])) for k in (kz, kw))
+        clean = jnp.where(ok[:, None], rhs, 0.0)
+        v, found = native.traced_sensitivity(program, active, fixed.astype(jnp.int8), clean)
+        v = jnp.where(ok[:, None], v, 0.0)
+        return jax.lax.cond((ok & (found == 0)).any(), lambda: otherwise(*system), lambda: v)
+
+    if rhs.dtype != np.float64 or native.missing():
+        return otherwise(*system)
+    return jax.lax.platform_dependent(*system, cpu=compiled, default=otherwise)
 
 
 def _solve_system(program: QuadraticProgram, kz: Array, kw: Array, status: Array, rhs: Array) -> Array:

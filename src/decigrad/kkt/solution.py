@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from decigrad import native
 from decigrad.kkt.elimination import factorize
 from decigrad.kkt.system import assemble, dense_of, largest_entry, matvec_rows, tolerances_of
 from decigrad.program import Array, QuadraticProgram, namespace
@@ -95,6 +96,38 @@ def _suspect(
 
 
 def _solve_numpy(
+    program: QuadraticProgram, kz: np.ndarray, kw: np.ndarray, rows: np.ndarray, noise: Array
+) -> tuple[np.ndarray, np.ndarray]:
+    if native.missing() is None and _hard(kz) and _hard(kw):
+        return _solve_compiled(program, kz, kw, rows, noise)
+    return _solve_general(program, kz, kw, rows, noise)
+
+
+def _hard(compliance: np.ndarray) -> bool:
+    return bool(((compliance == 0.0) | (compliance == np.inf)).all())
+
+
+def _solve_compiled(
+    program: QuadraticProgram, kz: np.ndarray, kw: np.ndarray, rows: np.ndarray, noise: Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """By the compiled core, which leaves singular curvature and contradictions to the general solution."""
+    batch, count = max(program.batch_size, len(kz), len(kw), len(rows)), rows.shape[1]
+    kz, kw, rows = (np.broadcast_to(a, (batch, *a.shape[1:])) for a in (kz, kw, rows))
+    repeated = program
+    if count > 1:  # one sample for each right-hand side; those of one sample share a factor
+        repeated = jax.tree_util.tree_map(lambda a: a if len(a) == 1 else np.repeat(a, count, 0), program)
+    active, fixed = (np.repeat(k == 0.0, count, 0) for k in (kz, kw))
+    v, found = native.sensitivity(repeated, active, fixed, rows.reshape(batch * count, rows.shape[2]))
+    v, found = v.reshape(rows.shape), found.reshape(batch, count).min(1)
+    singular = found == native.DEPENDENT
+    left = np.flatnonzero(found == 0)
+    if len(left):
+        noise = noise if np.ndim(noise) == 0 or len(noise) == 1 else np.asarray(noise)[left]
+        v[left], singular[left] = _solve_general(program.take(left), kz[left], kw[left], rows[left], noise)
+    return v, singular
+
+
+def _solve_general(
     program: QuadraticProgram, kz: np.ndarray, kw: np.ndarray, rows: np.ndarray, noise: Array
 ) -> tuple[np.ndarray, np.ndarray]:
     if len(rows) == len(kz) == len(kw) == 1 and rows.shape[-1] <= ALONE and program.batch_size == 1:

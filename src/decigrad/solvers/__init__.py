@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from decigrad.solvers.automatic import NAMES, by_name, choose
 
 if TYPE_CHECKING:
+    from decigrad.solvers.active_set import ActiveSet
     from decigrad.solvers.daqp import DAQP
     from decigrad.solvers.diagnosis import Diagnosis, diagnose
     from decigrad.solvers.highs import HiGHS
     from decigrad.solvers.interior_point import InteriorPoint
 
 _LAZY = {
+    "ActiveSet": "active_set",
     "DAQP": "daqp",
     "HiGHS": "highs",
     "InteriorPoint": "interior_point",
@@ -24,7 +26,17 @@ _LAZY = {
     "diagnose": "diagnosis",
 }
 
-__all__ = ["DAQP", "HiGHS", "InteriorPoint", "Diagnosis", "NAMES", "by_name", "choose", "diagnose"]
+__all__ = [
+    "ActiveSet",
+    "DAQP",
+    "HiGHS",
+    "InteriorPoint",
+    "Diagnosis",
+    "NAMES",
+    "by_name",
+    "choose",
+    "diagnose",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -65,7 +65,7 @@ def choose(program: QuadraticProgram) -> tuple[Solver, str]:
 
 
 def by_name(name: str | Solver, *, program: QuadraticProgram | None = None) -> tuple[Solver, str]:
-    """The solver called `name` ("auto", "daqp", "highs", "interior-point") and the reason; a solver as it is.
+    """The solver called `name` (one of `NAMES`) and the reason; a solver as it is.
 
     Args:
         name: a name from `NAMES`, or a solver of your own.
@@ -102,6 +102,12 @@ def _daqp() -> Solver:
     return DAQP()
 
 
+def _active_set() -> Solver:
+    from decigrad.solvers.active_set import ActiveSet
+
+    return ActiveSet()
+
+
 def _highs() -> Solver:
     from decigrad.solvers.highs import HiGHS
 
@@ -115,6 +121,7 @@ def _interior_point() -> Solver:
 
 
 _MAKERS: dict[str, Callable[[], Solver]] = {
+    "active-set": _active_set,
     "daqp": _daqp,
     "highs": _highs,
     "interior-point": _interior_point,
