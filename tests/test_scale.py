@@ -155,18 +155,20 @@ FOUR = """
     sys.path.insert(0, {folder!r})
     import jax, numpy as np, pytest
     import decigrad as dg
-    from test_scale import CASES, MORE
+    from test_scale import CASES, COMPILED, MORE
 
     cases = CASES | MORE
     for name in {names!r}:
         problem, loss, predictor, selection = cases[name]
         layer, data = problem(0)
         found = []
-        for devices in (None, 4, jax.devices()[:2]):
+        for devices in (None, 4) + (jax.devices()[:2],) * (name == "oracle"):
+            noted = set()
             fitted = dg.fit(
                 predictor, layer, data, loss, selection=selection, epochs=2, batch_size=4, devices=devices,
-                progress=False,
+                progress=False, callbacks=[lambda event: noted.add((event.phase, len(COMPILED)))],
             )
+            assert len(noted) == len(set(phase for phase, _ in noted)), noted
             leaves = [a for a in jax.tree_util.tree_leaves(fitted.predictor) if hasattr(a, "shape")]
             found.append((np.concatenate([np.ravel(a) for a in leaves]), fitted.history))
         for weights, history in found[1:]:
