@@ -9,6 +9,7 @@ from decigrad.modeling import *  # noqa: F403
 
 if TYPE_CHECKING:
     from decigrad import callbacks as callbacks
+    from decigrad import execution as execution
     from decigrad import losses as losses
     from decigrad import oracles as oracles
     from decigrad import problems as problems
@@ -66,6 +67,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "callbacks": "decigrad.callbacks",
+    "execution": "decigrad.execution",
     "losses": "decigrad.losses",
     "oracles": "decigrad.oracles",
     "Oracle": "decigrad.oracles",
