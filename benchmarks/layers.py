@@ -48,6 +48,9 @@ SIZES = (10, 100, 300, 1000)
 _COMPILE = 120.0
 """Seconds allowed for the first call of what compiles."""
 
+_FIXED = 0.02
+"""Seconds of a call that may not grow with the cell."""
+
 
 @dataclass
 class Session:
@@ -111,13 +114,12 @@ class Session:
 
     def _expected(self, system: str, cell: Cell) -> float:
         """Seconds by the times in smaller cells: linear in the batch, n^2.5 in the variables."""
-        expected = 0.0
+        expected = []
         for other, seconds in self.seconds.get((system, cell.row), []):
             if other.batch <= cell.batch and other.n <= cell.n:
                 growth = cell.batch / other.batch * (cell.n / other.n) ** 2.5
-                found = seconds * growth if math.isfinite(seconds) else math.inf
-                expected = found if not expected else min(expected, found)
-        return expected
+                expected.append(seconds + max(0.0, seconds - _FIXED) * (growth - 1.0))
+        return min(expected, default=0.0)
 
     def _remember(self, system: str, cell: Cell, entry: dict[str, Any]) -> None:
         if "wall" in entry:
