@@ -137,6 +137,19 @@ def test_a_device_solver_is_compiled_for_powers_of_two_alone():
     assert len(COMPILED) >= before
 
 
+def test_what_a_batch_shares_is_stated_again_where_it_has_changed():
+    m = dg.Model("shares")
+    x = m.continuous("x", shape=3, lb=0.0)
+    m.minimize(m.parameter("cost", shape=3) @ x + dg.sum(x * x))
+    m.subject_to(dg.sum(x) == m.parameter("total"))
+    layer = dg.DecisionLayer(m, solver="daqp")
+    costs, total = np.random.default_rng(0).normal(size=(4, 3)), np.ones(())
+    for expected in (1.0, 1.0, 2.5, 1.0):
+        total[...] = expected  # in place: the same array with another value
+        found = layer.solve({"cost": costs, "total": total}).x["x"]
+        np.testing.assert_allclose(found.sum(1), expected, atol=1e-9)
+
+
 # ----------------------------------------------------------------------------------------------- devices
 
 

@@ -45,11 +45,24 @@ def programs(form: CanonicalForm, values: dict[str, np.ndarray], mapped: frozens
     )
     with float64():
         filled = moving({name: values[name] for name in values})
-    constants = batched(form.assemble({**fixed, **{name: values[name][0] for name in mapped}}))
-    result = jax.tree_util.tree_leaves(constants)
+    first = {name: values[name][0] for name in mapped}
+    result = list(_constants(form, fixed, first))
     for i, value in zip(leaves, filled, strict=True):
         result[i] = np.asarray(value)
     return jax.tree_util.tree_unflatten(structure, result)
+
+
+def _constants(form: CanonicalForm, fixed: dict[str, np.ndarray], first: dict[str, np.ndarray]) -> list[Any]:
+    """The leaves of the batched program, those right that depend on `fixed` alone.
+
+    They are the same arrays as at the last call where it had the same values, as in the steps of a training.
+    """
+    key = "constants", frozenset(first)
+    known, leaves = form.cache.get(key, (None, None))
+    if known is None or not all(np.array_equal(known[name], value) for name, value in fixed.items()):
+        leaves = jax.tree_util.tree_leaves(batched(form.assemble({**fixed, **first})))
+        form.cache[key] = {name: np.array(value) for name, value in fixed.items()}, leaves
+    return leaves
 
 
 def _program_function(form: CanonicalForm, mapped: frozenset[str], fixed: dict[str, np.ndarray]) -> Any:
