@@ -11,7 +11,7 @@ constexpr double TIGHT = 1e-11;          // relative slack below which a constra
 constexpr double WEAKLY_ACTIVE = 1e-10;  // multiplier, in units of the gradient, that counts as zero
 constexpr double EXACT = 1e-11;          // largest relative residual of the optimality conditions
 constexpr double LINEAR = 1e-10;         // backward error that a sensitivity may have
-constexpr int REFINEMENTS = 4, PIVOTS = 12, PATIENCE = 3, PROXIMAL = 500;
+constexpr int REFINEMENTS = 4, PIVOTS = 40, PATIENCE = 8, PROXIMAL = 500;
 
 /// The work space for samples with the same factors. What one leaves in it changes no bit of another's answer.
 class Sample {

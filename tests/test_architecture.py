@@ -57,6 +57,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "lanes": (5, "training"),
     "placement": (5, "training"),
     "reuse": (5, "training"),
+    "warm": (5, "training"),
     "progress": (5, "training"),
     "phases": (5, "training"),
     "callbacks": (5, "training"),

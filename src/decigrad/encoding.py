@@ -35,7 +35,7 @@ KNOWN = {
     "decigrad.expressions.constraint": "Constraint",
     "decigrad.model": "Model",
     "decigrad.layer": "DecisionLayer",
-    "decigrad.solvers": "DAQP HiGHS InteriorPoint",
+    "decigrad.solvers": "ActiveSet DAQP HiGHS InteriorPoint",
     "decigrad.gradients": "KKT Relaxed Smoothed RelaxationGradient FrankWolfe DavisYin BlackBox Identity "
     "Perturbed IMLE",
     "decigrad.oracles": "GridPath NodeGridPath DagPath GraphPath Knapsack MultiKnapsack Enumeration TopK "

@@ -9,6 +9,7 @@ import numpy as np
 
 from decigrad.checkpoint import leaves, refilled
 from decigrad.reuse import DecisionPool
+from decigrad.warm import ActiveSets
 
 
 @dataclass
@@ -27,13 +28,15 @@ class Lanes:
     pull: np.ndarray  # [L] proximal weight × unit
     seen: Any = None  # [K, L, 1] which decisions of the data's pool are optimal for a sample of the lane
     pools: list[DecisionPool] = field(default_factory=list)  # by lane, decisions to be reused
+    sets: ActiveSets | None = None  # where the solves of a step start
     epochs: int = 0
 
     def state(self) -> Any:
         """What a checkpoint keeps: all that epochs change, and where the lanes are pulled to."""
         trees = {name: leaves(getattr(self, name)) for name in _TREES}
         pools = [pool.points for pool in self.pools]
-        return {**trees, "pull": self.pull, "pools": pools, "epochs": self.epochs}
+        sets = None if self.sets is None else self.sets.state()
+        return {**trees, "pull": self.pull, "pools": pools, "epochs": self.epochs, "sets": sets}
 
     def restore(self, state: Any) -> None:
         """Go on from there."""
@@ -41,6 +44,8 @@ class Lanes:
             setattr(self, name, refilled(getattr(self, name), state[name]))
         self.pools = [DecisionPool(points) for points in state["pools"]]
         self.pull, self.epochs = state["pull"], state["epochs"]
+        if self.sets is not None:
+            self.sets.restore(state.get("sets") or {})
 
 
 _TREES = ("weights", "judged", "optimizer", "anchor")

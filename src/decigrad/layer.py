@@ -19,7 +19,7 @@ from decigrad.gradients import estimated, implicit
 from decigrad.gradients.estimated import Estimated
 from decigrad.gradients.methods import KKT, RelaxationGradient
 from decigrad.model import Model
-from decigrad.program import QuadraticProgram, RawResult, Solver, gives_multipliers
+from decigrad.program import QuadraticProgram, RawResult, Solver, Start, gives_multipliers
 from decigrad.solution import Solutions, count_kinks
 from decigrad.solving import arranged, first_failure, resolve, run
 
@@ -245,13 +245,20 @@ class DecisionLayer:
         mapped = frozenset(n for n, v in values.items() if v.ndim > self.parameters[n].ndim)
         return compiled.programs(self.form, values, mapped), lead
 
-    def solve(self, params: Mapping[str, Any], throw: bool | None = None, key: Any = None) -> Solutions:
+    def solve(
+        self,
+        params: Mapping[str, Any],
+        throw: bool | None = None,
+        key: Any = None,
+        start: RawResult | Start | None = None,
+    ) -> Solutions:
         """Solve a batch outside any trace, in float64; statuses, multipliers and statistics by sample.
 
-        `key` as in a call.
+        `key` as in a call. `start` holds the active sets to try first, such as `solutions.raw` of a batch
+        nearby: it changes the time and no answer but by rounding. Solvers that start cold leave it aside.
         """
         throw = self.throw if throw is None else throw
-        start = time.perf_counter()
+        began = time.perf_counter()
         stated, lead = self.programs(params, check=throw)
         program = self.gradient.program(stated)
         size = int(np.prod(lead, dtype=int))
@@ -262,13 +269,13 @@ class DecisionLayer:
             with compiled.float64():
                 found = estimated.on_host(self.gradient, solver, program, key)
         else:
-            found = *solver(program), None
+            found = *solver(program, start), None
         raw, handed_on, noise = _spread(found, size)
         stats = {
             "solver": self.solver.name,
             "why": self.why,
             "iterations": raw.iterations.reshape(lead),
-            "seconds": time.perf_counter() - start,
+            "seconds": time.perf_counter() - began,
             "kinks": self._kinks(program, raw).reshape(lead),
             "handed_on": handed_on.reshape(lead),
         }

@@ -254,6 +254,14 @@ class RawResult:
         return replace(self, **changes)
 
 
+@dataclass(frozen=True)
+class Start:
+    """The active sets that a solver tries first: `active` [B, mi] and `fixed` [B, n] as in a `RawResult`."""
+
+    active: Array
+    fixed: Array
+
+
 def raw_shapes(program: QuadraticProgram) -> RawResult:
     """Shapes and types of the result for a single program."""
     dtype = program.q.dtype
@@ -269,7 +277,9 @@ def raw_shapes(program: QuadraticProgram) -> RawResult:
 
 
 class Solver(Protocol):
-    """Solves batches of programs. A solver is a value: it keeps no state that changes an answer.
+    """Solves batches of programs. A solver is a value: it keeps no state that changes an answer. One that
+    says `warm = True` takes the active sets to start from, a `Start` or an earlier result, as a second
+    argument; that changes the time, and no answer but by rounding.
 
     `host` solvers take and return NumPy arrays and are called outside `jit` (or through one callback a
     batch); the others are JAX functions. `refuses` says why a class of programs is not for this solver,

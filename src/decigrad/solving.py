@@ -15,7 +15,7 @@ import numpy as np
 from decigrad import compiled
 from decigrad.canonical import CanonicalForm
 from decigrad.errors import InfeasibleError, ModelError, SolveError, UnboundedError, UnsupportedModelError
-from decigrad.program import QuadraticProgram, RawResult, Solver, Status, gives_multipliers
+from decigrad.program import QuadraticProgram, RawResult, Solver, Start, Status, gives_multipliers
 from decigrad.solution import Solution, Solutions
 
 
@@ -53,14 +53,22 @@ def by(ask: Callable[..., Any] | None) -> Iterator[None]:
         _ask.reset(token)
 
 
-def run(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> tuple[RawResult, np.ndarray]:
-    """Any solver on a batched NumPy program, outside a trace.
+def run(
+    form: CanonicalForm, solver: Solver, program: QuadraticProgram, start: RawResult | Start | None = None
+) -> tuple[RawResult, np.ndarray]:
+    """Any solver on a batched NumPy program, outside a trace; from `start`, where it takes one.
 
     Returns the result and, by sample, whether the solver gave up on it and handed it on to its `second`.
     """
     if solver.host:
         ask = _ask.get()
-        raw = solver(program) if ask is None else ask(solver, program)
+        raw: RawResult
+        if ask is not None:
+            raw = ask(solver, program)
+        elif start is not None and getattr(solver, "warm", False):
+            raw = solver(program, start)  # type: ignore[call-arg]
+        else:
+            raw = solver(program)
         return raw, np.zeros(raw.status.shape, bool)
     raw = compiled.device_solve(form, solver, program)
     gave_up = (raw.status == Status.NUMERICAL_ERROR) | (raw.status == Status.ITERATION_LIMIT)

@@ -10,6 +10,7 @@ either, so that what the solver compiles to serves labels and judgements alike.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from decigrad.placement import Placement
 from decigrad.predictors import outputs_of, predict
 from decigrad.program import Status
 from decigrad.reuse import DecisionPool, Reuse
+from decigrad.warm import ActiveSets
 
 AVERAGED = 6  # epochs: a running mean of the weights forgets with this horizon
 STILL = optax.set_to_zero()
@@ -150,7 +152,8 @@ class Trainer:
         pull = np.asarray(weights) * np.asarray(unit)
         pools = [] if self.reuse is None else [DecisionPool(self.solved[part]) for part in parts]
         stacked, state, seen = self.placement.everywhere((stacked, state, self._seen(parts)))
-        return Lanes(stacked, stacked, state, stacked, index, mask, pull, seen, pools)
+        sets = ActiveSets(self.layer, len(self.data)) if self.loss.decides else None
+        return Lanes(stacked, stacked, state, stacked, index, mask, pull, seen, pools, sets)
 
     def predictor(self, lanes: Lanes, lane: int) -> Any:
         """The predictor of one lane."""
@@ -266,9 +269,12 @@ class Trainer:
         return index, mask.reshape(lane_count, count, size).swapaxes(0, 1)
 
     def _solved(
-        self, layer: DecisionLayer, queries: Any, shape: tuple[int, ...], key: Any
+        self, layer: DecisionLayer, queries: Any, shape: tuple[int, ...], key: Any, starts: Any = None
     ) -> tuple[Any, Any, Any]:
-        solutions = {label: layer.solve(query, throw=False, key=key) for label, query in queries.items()}
+        solutions = {
+            label: layer.solve(query, throw=False, key=key, start=None if starts is None else starts(label))
+            for label, query in queries.items()
+        }
         status = np.zeros(shape, np.int32)
         for solved in solutions.values():
             status = np.maximum(status, solved.status.reshape(-1, *shape).max(0))
@@ -292,7 +298,11 @@ class Trainer:
             answers, status = self.reuse.answers(lanes.pools, queries, mask)
             self.calls -= self.reuse.saved - before
         else:
-            solutions, answers, status = self._solved(self.layer, queries, index.shape, key)
+            sets = lanes.sets or ActiveSets(self.layer, len(self.data))
+            starts = functools.partial(sets.start, index=index)
+            solutions, answers, status = self._solved(self.layer, queries, index.shape, key, starts)
+            for label, solved in solutions.items():
+                sets.keep(label, index, solved.raw)
             for solved in solutions.values() if lanes.pools else ():
                 each = solved.raw.x.reshape(-1, *index.shape, solved.raw.x.shape[-1]).swapaxes(0, 1)
                 for x, pool in zip(each, lanes.pools, strict=True):

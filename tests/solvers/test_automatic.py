@@ -11,7 +11,8 @@ import pytest
 from solvers.programs import boxed, dense, everything_varies, knapsack, low_rank, simplex, transport
 
 import decigrad.solvers
-from decigrad.solvers import DAQP, HiGHS, by_name, choose
+from decigrad import native
+from decigrad.solvers import DAQP, ActiveSet, HiGHS, by_name, choose
 
 RNG = np.random.default_rng(0)
 
@@ -19,20 +20,38 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize(
     ("make", "arguments", "name", "reason"),
     [
-        (dense, (4,), "daqp", "one factorization"),
-        (simplex, (4, 3), "daqp", "small"),
+        (dense, (4,), "active-set", "one factorization"),
+        (simplex, (4, 3), "active-set", "compiled"),
         (dense, (1, 1001, 0, 0), "interior-point", "1001"),
-        (boxed, (4, 10), "daqp", "one factorization"),
-        (boxed, (4, 80), "daqp", "one factorization"),
-        (boxed, (4, 240), "interior-point", "diagonal"),
-        (low_rank, (4, 15), "daqp", "small"),
-        (low_rank, (4, 80), "interior-point", "rank 3"),
-        (everything_varies, (4,), "daqp", "differ by sample"),
+        (boxed, (4, 240), "active-set", "one factorization"),
+        (low_rank, (4, 80), "active-set", "80 variables"),
+        (everything_varies, (4,), "active-set", "differ by sample"),
         (transport, (4,), "highs", "linear"),
         (knapsack, (2,), "highs", "integer"),
     ],
 )
 def test_choice_and_reason(make, arguments, name, reason):
+    if name == "active-set" and native.missing():
+        pytest.skip("needs the compiled core")
+    solver, why = choose(make(RNG, *arguments))
+    assert solver.name == name
+    assert reason in why
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "name", "reason"),
+    [
+        (dense, (4,), "daqp", "not installed"),
+        (simplex, (4, 3), "daqp", "small"),
+        (boxed, (4, 80), "daqp", "one factorization"),
+        (boxed, (4, 240), "interior-point", "diagonal"),
+        (low_rank, (4, 15), "daqp", "small"),
+        (low_rank, (4, 80), "interior-point", "rank 3"),
+        (everything_varies, (4,), "daqp", "differ by sample"),
+    ],
+)
+def test_choice_without_the_compiled_core(make, arguments, name, reason, monkeypatch):
+    monkeypatch.setattr(native, "missing", lambda: "no compiler")
     solver, why = choose(make(RNG, *arguments))
     assert solver.name == name
     assert reason in why
@@ -47,10 +66,10 @@ def test_by_name():
     p = dense(RNG)
     assert by_name("daqp")[0] == DAQP()
     assert by_name("highs")[0] == HiGHS()
-    assert by_name("auto", program=p)[0] == DAQP()
+    assert by_name("auto", program=p)[0] == (DAQP() if native.missing() else ActiveSet())
     own = DAQP(max_iterations=3)
     assert by_name(own, program=p)[0] is own
-    with pytest.raises(ValueError, match="'auto', 'daqp', 'highs', 'interior-point'"):
+    with pytest.raises(ValueError, match="'auto', 'active-set', 'daqp', 'highs', 'interior-point'"):
         by_name("gurobi")
     with pytest.raises(TypeError, match="solver object"):
         by_name(3)

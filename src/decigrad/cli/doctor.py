@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import decigrad as dg
+from decigrad import native
 from decigrad.cli.shell import Output
 from decigrad.errors import ModelError, SolveError
 
@@ -71,7 +72,13 @@ def _solvers() -> Iterator[Finding]:
     quadratic, linear, integer = _quadratic(), _linear(False), _linear(True)
     cost = np.array([0.8, 1.0, 1.2])
     split, cheapest = np.array([13.0, 10.0, 7.0]) / 30, np.array([1.0, 0.0, 0.0])
+    if reason := native.missing():
+        yield Finding("solvers", "active-set", reason)
+    else:
+        yield Finding("solvers", "compiled core", f"uses {native.instructions()} instructions", True)
+    compiled = ("active-set", lambda: quadratic.solve({"cost": cost}, solver="active-set").x["x"], split)
     checks: list[tuple[str, Callable[[], Any], Any]] = [
+        *([] if reason else [compiled]),
         ("daqp", lambda: quadratic.solve({"cost": cost}, solver="daqp").x["x"], split),
         ("interior-point", lambda: quadratic.solve({"cost": cost}, solver="interior-point").x["x"], split),
         ("highs, linear", lambda: linear.solve({"cost": cost}, solver="highs").x["x"], cheapest),

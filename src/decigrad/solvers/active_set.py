@@ -21,7 +21,7 @@ import numpy as np
 
 from decigrad import native
 from decigrad.batching import host_batch, may_block
-from decigrad.program import QuadraticProgram, RawResult, Status, raw_shapes
+from decigrad.program import QuadraticProgram, RawResult, Start, Status, raw_shapes
 from decigrad.solvers.daqp import DAQP
 from decigrad.solvers.degeneracy import complete
 from decigrad.solvers.verification import Curvature, curvature, scatter
@@ -59,6 +59,7 @@ class ActiveSet:
     threads: int | None = None
     name: str = field(default="active-set", init=False, repr=False)
     host: bool = field(default=True, init=False, repr=False)
+    warm: bool = field(default=True, init=False, repr=False)
 
     def refuses(self, program: QuadraticProgram) -> str | None:
         """Why this class of programs is not for this solver, or None."""
@@ -66,7 +67,7 @@ class ActiveSet:
             return "it solves continuous programs; this one has integer variables"
         return native.missing()
 
-    def __call__(self, program: QuadraticProgram, start: RawResult | None = None) -> RawResult:
+    def __call__(self, program: QuadraticProgram, start: RawResult | Start | None = None) -> RawResult:
         """Solve a batched program. Leaves may be NumPy or JAX arrays; the result holds NumPy arrays.
 
         `start` holds in `active` and `fixed` the sets to try first, by sample.
@@ -86,7 +87,7 @@ class ActiveSet:
         return self._settled(program, raw, verdict)
 
     def _run(
-        self, program: QuadraticProgram, shift: float, start: RawResult | None
+        self, program: QuadraticProgram, shift: float, start: RawResult | Start | None
     ) -> tuple[RawResult, np.ndarray]:
         B = program.batch_size
         active = np.zeros((B, program.num_inequalities), bool)

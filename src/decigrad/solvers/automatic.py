@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from decigrad import native
 from decigrad.program import Diagonal, LowRank, QuadraticProgram, Solver
 
 __all__ = ["NAMES", "by_name", "choose"]
 
-# Measured on one thread, batches of 128, in ms of active set / interior point: diagonal with 5 rows, n = 100:
-# 20 / 30, n = 200: 100 / 40, n = 400: 380 / 100; with 120 rows, n = 400: 1540 / 6320; low rank
-# n = 30: 10 / 14, n = 100: 104 / 37; dense n = 50: 35 / 490, n = 200 (16 samples): 85 / 450. The interior
-# point compiles first, for 15 to 20 seconds.
+# Measured on one thread, batches of 128, in ms of compiled active set / DAQP / interior point. Diagonal with
+# 5 rows, n = 100: 8 / 20 / 30, n = 200: 13 / 100 / 40, n = 400: 42 / 380 / 100; with 120 rows, n = 400:
+# 500 / 1540 / 6320; low rank n = 30: 3 / 10 / 14, n = 100: 13 / 104 / 37; dense n = 50: 4 / 35 / 490. The
+# interior point compiles first, for 15 to 20 seconds.
+_DENSE = 1000
+"""Variables above which dense active sets are no longer updated cheaply."""
+
+# Without the compiled core:
 _LOW_RANK = 60
 """Variables from which the interior point wins on curvature of low rank: a step costs no more than a system
 of the rank, while an active set grows with the variables."""
@@ -21,9 +26,6 @@ _DIAGONAL = 200
 
 _FEW = 10
 """Variables for each row, at least."""
-
-_DENSE = 1000
-"""Variables above which dense active sets are no longer updated cheaply."""
 
 
 def choose(program: QuadraticProgram) -> tuple[Solver, str]:
@@ -47,21 +49,29 @@ def choose(program: QuadraticProgram) -> tuple[Solver, str]:
         return _highs(), f"HiGHS: {len(program.integer)} integer variables, linear objective"
     if program.linear:
         return _highs(), "HiGHS: the objective is linear, so a vertex is optimal and simplex finds it exactly"
-    if isinstance(program.P, LowRank) and n >= _LOW_RANK and 2 * program.P.factor.shape[-2] <= n:
-        rank = program.P.factor.shape[-2]
-        return (
-            _interior_point(),
-            f"interior point: the curvature is diagonal plus rank {rank} of {n} variables",
-        )
-    rows = program.num_equalities + program.num_inequalities
-    if isinstance(program.P, Diagonal) and n >= _DIAGONAL and _FEW * rows <= n:
-        return _interior_point(), f"interior point: the curvature is diagonal with {n} variables, {rows} rows"
     if n > _DENSE:
         return _interior_point(), f"interior point: dense with {n} variables, above {_DENSE}"
     leaves = (*vars(program.P).values(), program.A.matrix, program.G.matrix)
     shared = program.q.ndim == 1 or all(leaf.shape[0] == 1 for leaf in leaves)
     matrices = "one factorization serves the batch" if shared else "matrices that differ by sample"
-    return _daqp(), f"DAQP: a small quadratic program ({n} variables), {matrices}"
+    if native.missing() is None:
+        return _active_set(), f"active set, compiled: a quadratic program of {n} variables, {matrices}"
+    return _without_core(program) or (
+        _daqp(),
+        f"DAQP: a small quadratic program ({n} variables), {matrices}; the compiled core is not installed",
+    )
+
+
+def _without_core(program: QuadraticProgram) -> tuple[Solver, str] | None:
+    """Where the interior point beats DAQP."""
+    n, rows = program.n, program.num_equalities + program.num_inequalities
+    if isinstance(program.P, LowRank) and n >= _LOW_RANK and 2 * program.P.factor.shape[-2] <= n:
+        rank = program.P.factor.shape[-2]
+        why = f"interior point: the curvature is diagonal plus rank {rank} of {n} variables"
+        return _interior_point(), why
+    if isinstance(program.P, Diagonal) and n >= _DIAGONAL and _FEW * rows <= n:
+        return _interior_point(), f"interior point: the curvature is diagonal with {n} variables, {rows} rows"
+    return None
 
 
 def by_name(name: str | Solver, *, program: QuadraticProgram | None = None) -> tuple[Solver, str]:
