@@ -1,13 +1,14 @@
 """What more worker processes bring: whole trainings, labels, and the solves of one training.
 
-    python -m benchmarks.executors [--workers 1 2] [--repeat 3] [--out benchmarks/tables]
+    python -m benchmarks.executors [--workers 1 2] [--repeat 2] [--out benchmarks/tables]
 
-    compare     shortest paths on a 5 × 5 grid, 1,000 samples, cross-validated: 3 methods, 6 seeds
-    label       tours of 20 cities by cutting planes, 2,000 samples
-    fit         SPO+ on tours of 20 cities, 256 samples, batches of 128
+    compare     shortest paths on a 5 × 5 grid, 3,000 samples, cross-validated: 3 methods, 6 seeds
+    label       tours of 20 cities by cutting planes, 8,000 samples
+    fit         SPO+ on tours of 20 cities, 512 samples, batches of 128, 10 epochs
 
 Each row is one call with `executor="processes"` and so many workers, from the start of its workers to their
-end: imports and compilation are in it. Calls with few and many workers alternate; times are medians. The
+end: imports and compilation are in it. Calls with few and many workers alternate; times are medians. Beside
+them is the CPU time of all processes, which says what the machine would do if its cores were idle. The
 results must be equal to the bit, and are compared. Run it on idle cores: the load that it found is printed.
 """
 
@@ -17,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +35,9 @@ from decigrad.files import write_atomically
 
 
 def path_data(seed: int) -> tuple[dg.Dataset, dg.Dataset]:
-    features, costs, _ = problems.shortest_path_samples(2000, degree=4, noise=0.5, seed=seed)
+    features, costs, _ = problems.shortest_path_samples(4000, degree=4, noise=0.5, seed=seed)
     data = dg.Dataset(features, {"cost": costs})
-    return data.take(np.arange(1000)), data.take(np.arange(1000, 2000))
+    return data.take(np.arange(3000)), data.take(np.arange(3000, 4000))
 
 
 def tour_data(count: int) -> dg.Dataset:
@@ -52,14 +54,14 @@ def compared(**pool: Any) -> Any:
 
 
 def labelled(**pool: Any) -> Any:
-    data, layer = tour_data(2000), problems.tsp_layer(20)
+    data, layer = tour_data(8000), problems.tsp_layer(20)
     dg.label(data, layer, chunk=64, progress=False, **pool)
     return data.optimal(layer)[0].raw.x
 
 
 def fitted(**pool: Any) -> Any:
     return dg.fit(
-        dg.Linear(), problems.tsp_layer(20), tour_data(256), "spo+", selection=None, epochs=10,
+        dg.Linear(), problems.tsp_layer(20), tour_data(512), "spo+", selection=None, epochs=10,
         batch_size=128, progress=False, **pool,
     ).predictor  # fmt: skip
 
@@ -84,31 +86,47 @@ def _nothing(shared: Any, item: Any) -> None:
     import decigrad.training  # noqa: F401 - what a job imports
 
 
+def cpu() -> float:
+    """Seconds of the CPU that this process and its ended children took."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in usage)
+
+
+def medians(lists: dict[int, list[float]]) -> dict[str, float]:
+    return {str(count): float(np.median(values)) for count, values in lists.items()}
+
+
 def measured(names: list[str], counts: list[int], repeat: int) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for name in names:
         seconds: dict[int, list[float]] = {count: [] for count in counts}
+        processor: dict[int, list[float]] = {count: [] for count in counts}
         first: Any = None
         same = True
         for _ in range(repeat):
             for count in counts:
-                began = time.perf_counter()
+                began, spent = time.perf_counter(), cpu()
                 found = ROWS[name](executor="processes", workers=count)
                 seconds[count].append(time.perf_counter() - began)
+                processor[count].append(cpu() - spent)
                 first = found if first is None else first
                 same = same and equal(first, found)
-                print(f"{name}, workers {count}: {seconds[count][-1]:.1f} s", flush=True)
-        rows[name] = {"seconds": {str(c): float(np.median(s)) for c, s in seconds.items()}, "equal": same}
+                told = f"{seconds[count][-1]:.1f} s, of the CPU {processor[count][-1]:.1f} s"
+                print(f"{name}, workers {count}: {told}", flush=True)
+        rows[name] = {"seconds": medians(seconds), "cpu": medians(processor), "equal": same}
     return rows
 
 
 def table(found: dict[str, Any]) -> str:
     counts = found["workers"]
-    head = ["", *(f"{c} worker{'s' * (c > 1)}, s" for c in counts), "times faster", "equal to the bit"]
+    labels = [f"{c} worker{'s' * (c > 1)}" for c in counts]
+    head = ["", *(f"{w}, s" for w in labels), "times faster", *(f"{w}, CPU s" for w in labels), "equal bits"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in found["rows"].items():
         values = [row["seconds"][str(c)] for c in counts]
-        cells = [name, *map(format_number, values), f"{values[0] / values[-1]:.2f}"]
+        spent = [row["cpu"][str(c)] for c in counts]
+        ratio = f"{values[0] / values[-1]:.2f}"
+        cells = [name, *map(format_number, values), ratio, *map(format_number, spent)]
         lines.append("| " + " | ".join([*cells, "yes" if row["equal"] else "**no**"]) + " |")
     return "\n".join(lines)
 
@@ -117,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     found = {

@@ -25,7 +25,13 @@ from decigrad.errors import ModelError
 
 HELD = 16
 """Functions, with what their jobs share, that a worker keeps."""
-SETTINGS = ("jax_platforms", "jax_default_matmul_precision", "jax_default_prng_impl")
+SETTINGS = (
+    "jax_platforms",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+)
 """Settings of JAX that a worker takes over from the caller, beside float64."""
 
 
