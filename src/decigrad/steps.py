@@ -90,7 +90,7 @@ class Recipe:
     # -------------------------------------------------------------------------------------- shared parts
 
     def gather(self, context: Context, index: Any, mask: Any, key: Any) -> Batch:
-        batch = jax.tree_util.tree_map(lambda a: a[index], context.data)
+        batch = jax.tree_util.tree_map(lambda a: a.at[index].get(mode="promise_in_bounds"), context.data)
         return replace(
             batch, weight=batch.weight * mask, spread=context.spread, pool=context.pool, seen=context.seen,
             key=key,
@@ -132,8 +132,8 @@ class Recipe:
         """A step of the optimizer, and in which lanes [L] it is finite; none in any where one is not."""
         updates, stepped = jax.vmap(self.optimizer.update)(gradient, state, weights)
         moved = optax.apply_updates(weights, updates)
-        for leaf in jax.tree_util.tree_leaves((gradient, moved)):
-            sound &= jnp.isfinite(leaf).reshape(len(leaf), -1).all(1)
+        leaves = [leaf.reshape(len(leaf), -1) for leaf in jax.tree_util.tree_leaves((gradient, moved))]
+        sound &= jnp.isfinite(jnp.concatenate(leaves, axis=1)).all(1)
         new, old = (moved, stepped), (weights, state)
         return *jax.tree_util.tree_map(lambda a, b: jnp.where(sound.all(), a, b), new, old), sound
 
