@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import decigrad as dg
+from decigrad import batching, native
 from decigrad.errors import NonConvexError
 from decigrad.execution import Pool
 from decigrad.problems import selection_layer, selection_samples
@@ -44,14 +45,14 @@ class Inline(Executor):
 
 
 def model(name: str) -> dg.DecisionLayer:
-    """A quadratic program with a known parameter, or a knapsack with one."""
-    m = dg.Model(name)
-    x = m.continuous("x", shape=4, lb=0.0, ub=0.6) if name == "quadratic" else m.binary("x", shape=4)
+    """A quadratic program with a known parameter, solved in one of two ways, or a knapsack with one."""
+    m, whole = dg.Model(name), name == "knapsack"
+    x = m.binary("x", shape=4) if whole else m.continuous("x", shape=4, lb=0.0, ub=0.6)
     c, need = m.parameter("cost", shape=4), m.parameter("need", known=True)
-    curvature = 2 * dg.sum(x * x) if name == "quadratic" else 0.0
+    curvature = 0.0 if whole else 2 * dg.sum(x * x)
     m.minimize(dg.sum(c * x) + curvature)
     m.subject_to(np.arange(1.0, 5.0) @ x >= need, name="enough")
-    return dg.DecisionLayer(m, solver="daqp" if name == "quadratic" else "highs")
+    return dg.DecisionLayer(m, solver={"quadratic": "daqp", "knapsack": "highs"}.get(name, "active-set"))
 
 
 def samples(count: int = 23) -> dg.Dataset:
@@ -126,8 +127,12 @@ def test_a_sample_that_fails_is_named_and_what_came_before_is_kept(tmp_path: Pat
 # ---------------------------------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize(("name", "loss"), [("quadratic", "regret"), ("knapsack", "spo+")])
+@pytest.mark.parametrize(
+    ("name", "loss"), [("quadratic", "regret"), ("knapsack", "spo+"), ("warm starts", "regret")]
+)
 def test_a_fit_is_the_local_one(name: str, loss: str, processes: Pool) -> None:
+    if name == "warm starts" and native.missing() is not None:
+        pytest.skip("the compiled core is not installed")
     layer, options = model(name), {"selection": None, "epochs": 2, "batch_size": 8, "progress": False}
     data = samples()
     data.known["need"][13] = 99.0  # fails in every epoch
@@ -349,12 +354,13 @@ def test_what_is_shared_travels_once() -> None:
 
 def test_a_process_takes_over_the_settings_of_the_caller(processes: Pool) -> None:
     def settings(shared: None, item: int) -> Any:
-        return jax.config.jax_enable_x64, os.environ["OMP_NUM_THREADS"], os.environ["XLA_FLAGS"].split()[-1]
+        flag = os.environ["XLA_FLAGS"].split()[-1]
+        return jax.config.jax_enable_x64, os.environ["OMP_NUM_THREADS"], batching.cores(), flag
 
     for wide in (False, True):
         with jax.enable_x64(wide):
             (found,) = processes.map(settings, None, [("", 0)])
-        assert found == (wide, "1", "--xla_cpu_multi_thread_eigen=false")
+        assert found == (wide, "1", 1, "--xla_cpu_multi_thread_eigen=false")
     assert backend(None) is None
 
 

@@ -112,8 +112,19 @@ def host_batch(function: Callable[..., Any], result: Any, *arguments: Any) -> An
     return jax.vmap(one, in_axes=axes)(*single)
 
 
+_share: int | None = None
+
+
+def share_of_cores(count: int) -> None:
+    """This process is one of several workers and may use so many cores."""
+    global _share
+    _share = count
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
+    if _share is not None:
+        return _share
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 

@@ -254,6 +254,7 @@ class RawResult:
         return replace(self, **changes)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Start:
     """The active sets that a solver tries first: `active` [B, mi] and `fixed` [B, n] as in a `RawResult`."""

@@ -45,7 +45,7 @@ _ask: ContextVar[Callable[..., Any] | None] = ContextVar("ask", default=None)
 
 @contextlib.contextmanager
 def by(ask: Callable[..., Any] | None) -> Iterator[None]:
-    """Host solvers are called as `ask(solver, program)` in this block, by workers say; None: as they are."""
+    """Host solvers are called as `ask(solver, program[, start])` in this block, say by workers; None: directly."""
     token = _ask.set(ask)
     try:
         yield
@@ -61,14 +61,10 @@ def run(
     Returns the result and, by sample, whether the solver gave up on it and handed it on to its `second`.
     """
     if solver.host:
+        warm = start is not None and getattr(solver, "warm", False)
+        given = (program, Start(start.active, start.fixed)) if start is not None and warm else (program,)
         ask = _ask.get()
-        raw: RawResult
-        if ask is not None:
-            raw = ask(solver, program)
-        elif start is not None and getattr(solver, "warm", False):
-            raw = solver(program, start)  # type: ignore[call-arg]
-        else:
-            raw = solver(program)
+        raw: RawResult = solver(*given) if ask is None else ask(solver, *given)
         return raw, np.zeros(raw.status.shape, bool)
     raw = compiled.device_solve(form, solver, program)
     gave_up = (raw.status == Status.NUMERICAL_ERROR) | (raw.status == Status.ITERATION_LIMIT)

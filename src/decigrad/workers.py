@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 
+from decigrad.batching import share_of_cores
 from decigrad.errors import ModelError
 
 HELD = 16
@@ -307,6 +308,7 @@ def _begin(threads: int, settings: dict[str, Any], parent: int | None = None) ->
     os.environ.setdefault(
         "NPROC", str(max(threads, 2))
     )  # XLA's pool; one of a single thread can block on a callback
+    share_of_cores(threads)
     for name, value in settings.items():
         jax.config.update(name, value)
     if parent is not None:
