@@ -45,7 +45,7 @@ _ask: ContextVar[Callable[..., Any] | None] = ContextVar("ask", default=None)
 
 @contextlib.contextmanager
 def by(ask: Callable[..., Any] | None) -> Iterator[None]:
-    """Host solvers are called as `ask(solver, program[, start])` in this block, say by workers; None: directly."""
+    """Host solvers are called as `ask(solver, program[, start])` in this block; None: directly."""
     token = _ask.set(ask)
     try:
         yield
