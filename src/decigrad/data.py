@@ -91,6 +91,10 @@ class Dataset:
             f"<Dataset of {len(self)} samples: features{list(self.features.shape[1:])}, {', '.join(parts)}>"
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but remembered decisions: those of layers that are not asked for would travel along."""
+        return {**self.__dict__, "_optimal": {}}
+
     @property
     def parameters(self) -> dict[str, np.ndarray]:
         """True and known parameters together."""
