@@ -75,7 +75,7 @@ def points(quick: bool) -> list[Point]:
     for cores in (1, 2):
         found += [Point(f"cores {r}", 0, Cell(r, b), cores=cores) for r, b in (("b", 512), ("c", 64))]
         found.append(Point("cores grid", 0, samples=10_000, cores=cores))
-    return found + [Point("epochs", e, samples=100_000, epochs=e) for e in (1, 4, 16)]
+    return found + [Point("epochs", e, samples=100_000, epochs=e) for e in (2, 4, 16)]
 
 
 # ------------------------------------------------------------------------------- what the processes do
