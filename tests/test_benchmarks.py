@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ stands beside tests/
 
-from benchmarks import harness, layers, layers_report
+from benchmarks import harness, layers, layers_report, scaling, training
 from benchmarks.peers import SYSTEMS
 from benchmarks.programs import ROWS, Cell, program
 from benchmarks.reference import Reference, reference, reference_samples
@@ -153,6 +153,33 @@ def test_ratio_table_takes_the_fastest_accurate_of_ours_and_the_fastest_peer():
 def test_machine_is_described_by_cores_and_instruction_set_alone():
     assert harness.machine().split(",")[0].split()[0].isdigit()
     assert not set(harness.machine().lower().split()) & {"amd", "intel", "epyc", "xeon"}
+
+
+def test_training_table_shows_ratios_regrets_and_what_is_missing():
+    def times(seconds: float) -> dict:
+        return {"median": seconds, "q1": seconds, "q3": seconds, "min": seconds}
+
+    row = {"name": "grid", "peer name": "PyEPO", "own": times(0.004), "peer": times(0.4), "apart": 1e-9}
+    regrets = {"own regret": 7.5, "peer regret": 8.0, "epochs": 20, "unit": "%"}
+    lost = {"name": "energy", "peer name": "PyEPO", "missing": "needs a file"}
+    text = training.table([{**row, **regrets}, lost])
+    assert "| 100 | 1e-09 | 7.50 / 8.00 % after 20 |" in text
+    assert "needs a file" in text
+
+
+def test_scaling_page_states_exponents_memory_and_cores():
+    def point(part: str, size: int, seconds: float, peak: float = 1e8, cores: int = 1) -> dict:
+        return {"part": part, "size": size, "cores": cores, "peak": peak, "seconds": {"median": seconds}}
+
+    found = [point("batch b", b, 1e-3 * b**0.5) for b in (1, 16, 256)]
+    found += [{**point("samples", n, 1e-6 * n, 1e8 + 700 * n), "samples": n} for n in (10**3, 10**5, 10**6)]
+    found += [point("cores b", 0, 0.4 / cores, cores=cores) for cores in (1, 2)]
+    found += [{"part": "variables a", "size": 9, "cores": 1, "missing": "over 900 s"}]
+    text = scaling.text(found, {"python": "3"})
+    assert "| batch b | 1 to 256 | 0.50 | 0.50 |" in text
+    assert "| samples | 1,000 to 1,000,000 | 1.00 | 1.00 |" in text and "700 bytes a sample" in text
+    assert "| b | 400 | 200 | 2.00 |" in text
+    assert "variables a, 9: over 900 s" in text
 
 
 @pytest.mark.slow
