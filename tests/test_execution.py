@@ -128,7 +128,12 @@ def test_a_sample_that_fails_is_named_and_what_came_before_is_kept(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "loss"), [("quadratic", "regret"), ("knapsack", "spo+"), ("warm starts", "regret")]
+    ("name", "loss"),
+    [
+        pytest.param("quadratic", "regret", marks=pytest.mark.slow),
+        ("knapsack", "spo+"),
+        ("warm starts", "regret"),
+    ],
 )
 def test_a_fit_is_the_local_one(name: str, loss: str, processes: Pool) -> None:
     if name == "warm starts" and native.missing() is not None:
