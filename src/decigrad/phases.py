@@ -225,7 +225,8 @@ class Run:
     def _learned(self, name: str, data: Dataset, parts: list[np.ndarray]) -> list[Any]:
         """Least squares on each part of the data: in closed form where there is one, else by gradient."""
         if isinstance(self.start, LinearPredictor):
-            return [self._closed_form(data.take(part)) for part in parts]
+            whole = len(data)
+            return [self._closed_form(data if part.size == whole else data.take(part)) for part in parts]
         trainer, zero = self.trainer, np.zeros(len(parts))
         twin = Trainer(
             self.start, trainer.layer, MSE(), data, trainer.optimizer, trainer.batch_size,
