@@ -121,20 +121,18 @@ def test_memory_does_not_grow_with_the_epochs(name):
     assert traced[-1] - traced[4] < 15 * 1000, f"bytes on the host after each epoch: {traced}"
 
 
-def test_a_device_solver_is_compiled_for_powers_of_two_alone():
+def test_a_device_solver_is_compiled_for_a_few_sizes_alone():
     layer, _ = path()
     rng = np.random.default_rng(0)
-    cost = rng.uniform(size=(29, layer.parameters["cost"].size))
+    cost = rng.uniform(size=(300, layer.parameters["cost"].size))
     one_by_one = np.concatenate([layer.solve({"cost": c[None]}).x["x"] for c in cost])
-    layer.solve({"cost": cost})
-    before = len(COMPILED)
-    for size in (17, 23, 29):
+    layer.solve({"cost": cost[:100]})
+    for size in (70, 128, 300):
         program, _ = layer.programs({"cost": cost[:size]})
         between = len(COMPILED)  # stating the program is compiled by size
         found = device_solve(layer.form, layer.solver, program)
         assert len(COMPILED) == between
         np.testing.assert_array_equal(found.x, one_by_one[:size])
-    assert len(COMPILED) >= before
 
 
 def test_what_a_batch_shares_is_stated_again_where_it_has_changed():

@@ -84,8 +84,9 @@ def _program_function(form: CanonicalForm, mapped: frozenset[str], fixed: dict[s
     return jax.jit(jax.vmap(one, in_axes=(axes,))), leaves, structure
 
 
-LARGEST_BLOCK = 8192
-"""Samples that a device solver is given at once."""
+BLOCKS = 128, 1024, 8192
+"""Samples that a device solver is given at once: up to eight times one of these numbers in blocks of it, more
+in blocks of the next; below the first in one block of a power of two."""
 BLOCK_ENTRIES = 2**25
 """Entries of the KKT matrices of a block."""
 
@@ -93,7 +94,7 @@ BLOCK_ENTRIES = 2**25
 def device_solve(form: CanonicalForm, solver: Solver, program: QuadraticProgram) -> RawResult:
     """A device solver on host arrays.
 
-    In blocks of a power of two, the last one filled up: a few compiled sizes serve every batch, and memory
+    In blocks of a few sizes, the last one filled up: what is compiled for them serves every batch, and memory
     beside the result is that of a block. The multipliers that an oracle has not take none.
     """
     complete = gives_multipliers(solver)
@@ -104,7 +105,7 @@ def device_solve(form: CanonicalForm, solver: Solver, program: QuadraticProgram)
 
     function = cached(form, ("solve", solver), lambda: jax.jit(solve))
     size = program.batch_size
-    width = min(_power_of_two(size), _largest_block(solver, program))
+    width = _block(solver, program)
     parts: list[Any] = []
     for start in range(0, size, width):
         index = np.minimum(np.arange(start, start + width), size - 1)
@@ -132,11 +133,13 @@ def _power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-def _largest_block(solver: Solver, program: QuadraticProgram) -> int:
-    if not gives_multipliers(solver):
-        return LARGEST_BLOCK
-    order = program.n + program.num_equalities + program.num_inequalities
-    return min(LARGEST_BLOCK, _power_of_two(max(1, BLOCK_ENTRIES // order**2) + 1) // 2)
+def _block(solver: Solver, program: QuadraticProgram) -> int:
+    size = program.batch_size
+    width = next((w for w in BLOCKS if size < 8 * w), BLOCKS[-1])
+    if gives_multipliers(solver):
+        order = program.n + program.num_equalities + program.num_inequalities
+        width = min(width, _power_of_two(max(1, BLOCK_ENTRIES // order**2) + 1) // 2)
+    return min(width, _power_of_two(size))
 
 
 def residual_jacobian(
