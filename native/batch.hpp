@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <system_error>
 #include <thread>
 
 #include "sample.hpp"
@@ -19,7 +20,10 @@ void in_parts(size_t count, size_t part, int threads, Body body) {
   };
   const size_t parts = (count + part - 1) / part;
   std::vector<std::thread> others;
-  for (size_t t = 1; t < std::min<size_t>(threads, parts); ++t) others.emplace_back(work);
+  try {
+    for (size_t t = 1; t < std::min<size_t>(std::max(threads, 1), parts); ++t) others.emplace_back(work);
+  } catch (const std::system_error&) {  // no more threads to be had: those that there are do it
+  }
   work();
   for (std::thread& other : others) other.join();
 }
@@ -52,7 +56,7 @@ inline std::vector<size_t> ordered(const Programs& p, const bool* active, const 
   return order;
 }
 
-inline void refuse(const Programs& p, size_t i, const Results& out) {
+inline void refuse(size_t i, const Results& out) {
   out.verdict[i] = Unsuitable;
   out.iterations[i] = 0;
 }
@@ -67,7 +71,7 @@ inline void minima(const Programs& p, const Factors& f, size_t first, size_t las
     for (size_t j = 0; j < n; ++j) costs[k * n + j] = std::isfinite(q[j]) ? -q[j] : 0.0;
   }
   product_nt(costs.data(), static_cast<int>(count), f.S.data(), p.n, p.n, out.data());
-  for (size_t k = 0; k < count; ++k) add_transposed(f.Nt.data(), p.me, p.n, p.b.at(sample(k)), &out[k * n]);
+  for (size_t k = 0; k < count; ++k) add_transposed(f.Nt.data(), p.me, p.n, p.b.at(sample(k)), out.data() + k * n);
 }
 
 /// Solves all samples. `shift` > 0: P is semidefinite, by the proximal point method with that ε. `warm`:
@@ -77,7 +81,7 @@ inline void solve_batch(const Programs& p, double shift, bool warm, int limit, i
   if (!p.shared()) {
     in_parts(p.batch, 1, threads, [&](size_t first, size_t) {
       Factors own(p, first, bounded, shift);
-      if (!own.definite) return refuse(p, first, out);
+      if (!own.definite) return refuse(first, out);
       Sample sample;
       Vector start(p.n);
       minima(p, own, first, first + 1, start);
@@ -94,9 +98,9 @@ inline void solve_batch(const Programs& p, double shift, bool warm, int limit, i
     for (size_t k = first; k < last; ++k) {
       const size_t i = warm ? order[k] : k;
       if (factors->definite)
-        sample.solve(p, *factors, i, &starts[(k - first) * p.n], warm, limit, out);
+        sample.solve(p, *factors, i, starts.data() + (k - first) * p.n, warm, limit, out);
       else
-        refuse(p, i, out);
+        refuse(i, out);
     }
   });
 }

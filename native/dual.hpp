@@ -18,9 +18,9 @@ namespace decigrad::DECIGRAD_ISA {
 
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
 
-/// The sides of all constraints of a sample: l ≤ Cx ≤ u, and how far outside counts.
+/// The sides of all constraints of a sample: l ≤ Cx ≤ u, and below and above what value they are violated.
 struct Sides {
-  Vector lower, upper, margin;
+  Vector lower, upper, least, most;
 };
 
 class Dual {
@@ -59,7 +59,7 @@ class Dual {
   int m_ = 0, most_ = 0;
   Vector L_, t_, rho_, change_, r_;
 
-  double* row(int a) { return &L_[static_cast<size_t>(a) * (most_ + 1)]; }
+  double* row(int a) { return L_.data() + static_cast<size_t>(a) * (most_ + 1); }
   double target(int w) const { return side[w] < 0 ? sides_->lower[w] : sides_->upper[w]; }
 
   /// Makes the marked set independent and its multipliers right by leaving constraints out, and solves for it.
@@ -106,8 +106,8 @@ class Dual {
     double worst = 0.0;
     for (int w = 0; w < m_; ++w) {
       if (side[w]) continue;
+      if (!(r_[w] > sides_->most[w] || r_[w] < sides_->least[w])) continue;
       const double out = std::max(r_[w] - sides_->upper[w], sides_->lower[w] - r_[w]);
-      if (!(out > sides_->margin[w])) continue;
       const double unit = f_->gram(w)[w];
       if (!(unit > INDEPENDENT * f_->free[w])) return HOPELESS;  // the equalities alone say what it is
       const double measure = out * out / unit;

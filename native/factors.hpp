@@ -88,12 +88,13 @@ struct Factors {
     const double* G = p.G.at(i);
     size = std::max({1.0, largest(H.data(), n * n), largest(p.A.at(i), me * n), largest(G, mi * n)});
     for (int v = 0; v < mi; ++v) norm.push_back(largest(G + static_cast<size_t>(v) * n, n));
+    if (!finite(p.A.at(i), static_cast<size_t>(me) * n) || !finite(G, static_cast<size_t>(mi) * n)) return;
     if (!cholesky(H.data(), n, n, DEFINITE)) return;
     for (int j = 0; j < n; ++j) {  // row j of U is L⁻¹eⱼ
-      double* u = &U[static_cast<size_t>(j) * n];
+      double* u = U.data() + static_cast<size_t>(j) * n;
       u[j] = 1.0;
       for (int k = j; k < n; ++k) {
-        const double* row = &H[static_cast<size_t>(k) * n];
+        const double* row = H.data() + static_cast<size_t>(k) * n;
         u[k] = ((k == j) - dot(row + j, u + j, k - j)) / row[k];
       }
     }
@@ -126,16 +127,16 @@ struct Factors {
       std::fill(weight.begin(), weight.end(), 0.0);
       for (int pass = 0; pass < 2; ++pass)
         for (int k = 0; k < have; ++k) {
-          const double share = dot(&basis[static_cast<size_t>(k) * n], row.data(), n);
+          const double share = dot(basis.data() + static_cast<size_t>(k) * n, row.data(), n);
           weight[k] += share;
-          axpy(-share, &basis[static_cast<size_t>(k) * n], row.data(), n);
+          axpy(-share, basis.data() + static_cast<size_t>(k) * n, row.data(), n);
         }
       const double after = dot(row.data(), row.data(), n);
       if (!(after > INDEPENDENT * before)) continue;
       const double length = std::sqrt(after);
       for (double& v : row) v /= length;
       basis.insert(basis.end(), row.begin(), row.end());
-      std::copy(weight.begin(), weight.begin() + have, &triangle[static_cast<size_t>(have) * me]);
+      std::copy(weight.begin(), weight.begin() + have, triangle.data() + static_cast<size_t>(have) * me);
       triangle[static_cast<size_t>(have) * me + have] = length;
       kept.push_back(e);
     }
@@ -146,15 +147,15 @@ struct Factors {
     product_nt(U.data(), n, basis.data(), rank, n, E.data());
     held_.assign(mi + n, 0.0);
     for (int j = 0; j < n; ++j) {
-      const double* e = &E[static_cast<size_t>(j) * rank];
-      for (int k = 0; k < rank; ++k) axpy(-e[k], &basis[static_cast<size_t>(k) * n], &U[static_cast<size_t>(j) * n], n);
+      const double* e = E.data() + static_cast<size_t>(j) * rank;
+      for (int k = 0; k < rank; ++k) axpy(-e[k], basis.data() + static_cast<size_t>(k) * n, U.data() + static_cast<size_t>(j) * n, n);
       held_[mi + j] = dot(e, e, rank);
     }
     Nt.assign(static_cast<size_t>(me) * n, 0.0);
     Y.assign(static_cast<size_t>(me) * me, 0.0);
     Vector column(rank);
     for (int j = 0; j < n; ++j) {
-      std::copy(&E[static_cast<size_t>(j) * rank], &E[static_cast<size_t>(j) * rank] + rank, column.begin());
+      std::copy(E.data() + static_cast<size_t>(j) * rank, E.data() + static_cast<size_t>(j) * rank + rank, column.begin());
       solve_upper(triangle.data(), rank, me, column.data());
       for (int k = 0; k < rank; ++k) Nt[static_cast<size_t>(kept[k]) * n + j] = column[k];
     }
@@ -177,7 +178,7 @@ struct Factors {
       const double before = dot(column.data(), column.data(), me);
       for (int pass = 0; pass < 2; ++pass)
         for (int k = 0; k < have; ++k) {
-          const double* other = &columns[static_cast<size_t>(k) * me];
+          const double* other = columns.data() + static_cast<size_t>(k) * me;
           axpy(-dot(other, column.data(), me), other, column.data(), me);
         }
       const double after = dot(column.data(), column.data(), me);
@@ -188,8 +189,8 @@ struct Factors {
     }
     spread.assign(static_cast<size_t>(me) * me, 0.0);
     for (int k = 0; k < have; ++k) {
-      const double* c = &columns[static_cast<size_t>(k) * me];
-      for (int e = 0; e < me; ++e) axpy(c[e], c, &spread[static_cast<size_t>(e) * me], me);
+      const double* c = columns.data() + static_cast<size_t>(k) * me;
+      for (int e = 0; e < me; ++e) axpy(c[e], c, spread.data() + static_cast<size_t>(e) * me, me);
     }
   }
 
@@ -200,7 +201,7 @@ struct Factors {
     Vector GG(static_cast<size_t>(mi) * mi);
     product_nt(V.data(), mi, G, mi, n, GG.data());
     for (int a = 0; a < m; ++a) {
-      double* row = &K[static_cast<size_t>(a) * m];
+      double* row = K.data() + static_cast<size_t>(a) * m;
       for (int b = 0; b < mi; ++b)
         row[b] = a < mi ? GG[static_cast<size_t>(a) * mi + b] : V[static_cast<size_t>(b) * n + (a - mi)];
       if (bounds) std::copy(answer(a), answer(a) + n, row + mi);

@@ -100,7 +100,7 @@ using F64 = ffi::Buffer<ffi::F64>;
 Leaf leaf(const F64& a) {
   const auto dims = a.dimensions();
   const size_t rows = dims[0];
-  return {a.typed_data(), rows == 1 ? 0 : a.element_count() / rows};
+  return {a.typed_data(), rows <= 1 ? 0 : a.element_count() / rows};
 }
 
 Programs programs(int64_t kind, const F64& P, const F64& factor, const F64& weight, const F64& A, const F64& G, size_t batch) {

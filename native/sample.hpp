@@ -155,15 +155,17 @@ class Sample {
   bool sides() {
     const Programs& p = *p_;
     const int m = f_->rows();
-    sides_.lower.resize(m), sides_.upper.resize(m), sides_.margin.resize(m);
+    for (Vector* part : {&sides_.lower, &sides_.upper, &sides_.least, &sides_.most}) part->resize(m);
     const double *h = p.h.at(i_), *lb = p.lb.at(i_), *ub = p.ub.at(i_);
     for (int w = 0; w < m; ++w) {
       double &l = sides_.lower[w], &u = sides_.upper[w];
       l = w < p.mi ? -INFINITE : lb[w - p.mi];
       u = w < p.mi ? h[w] : ub[w - p.mi];
       if (l > u) return false;
-      const double size = std::max(std::isfinite(l) ? std::fabs(l) : 0.0, std::isfinite(u) ? std::fabs(u) : 0.0);
-      sides_.margin[w] = MARGIN * (1.0 + size);
+      // Each side has its own margin, so that a bound such as 1e9 does not blunt the other one.
+      const double unit = w < p.mi ? std::min(1.0, f_->norm[w]) : 1.0;
+      sides_.least[w] = std::isfinite(l) ? l - MARGIN * (unit + std::fabs(l)) : -INFINITE;
+      sides_.most[w] = std::isfinite(u) ? u + MARGIN * (unit + std::fabs(u)) : INFINITE;
     }
     return true;
   }
@@ -174,7 +176,7 @@ class Sample {
     if (!warm) return;
     for (int w = 0; w < f_->rows(); ++w) {
       const int s = w < mi ? active[w] : fixed[w - mi];
-      if (s && std::isfinite(s > 0 ? sides_.upper[w] : sides_.lower[w])) dual_.side[w] = s;
+      if (s && std::isfinite(s > 0 ? sides_.upper[w] : sides_.lower[w])) dual_.side[w] = s > 0 ? 1 : -1;
     }
   }
 
@@ -229,9 +231,9 @@ class Sample {
           continue;
         }
         const double value = f_->value(w, x_.data(), G_);
-        if (value > sides_.upper[w] + sides_.margin[w])
+        if (value > sides_.most[w])
           marks_[w] = 1, ++wrong;
-        else if (value < sides_.lower[w] - sides_.margin[w])
+        else if (value < sides_.least[w])
           marks_[w] = -1, ++wrong;
       }
       if (a != k) return false;
@@ -356,7 +358,7 @@ class Sample {
     for (int j = 0; j < n; ++j) {
       const bool held = lb[j] == ub[j] || std::fabs(w[j]) > threshold;
       fixed[j] = !held ? 0 : w[j] < 0 ? -1 : 1;
-      shown += held;
+      shown += held && dual_.side[mi + j];  // a variable that other constraints fix shows nothing new
       if (w[j] != 0.0) {
         const double distance = w[j] > 0 ? ub[j] - x[j] : x[j] - lb[j];
         worst = std::max(worst, std::isfinite(distance) ? std::fabs(w[j] * distance) / (force * size) : std::fabs(w[j]) / force);
@@ -390,12 +392,11 @@ class Sample {
       else if (x[j] - lb[j] <= TIGHT * size || ub[j] - x[j] <= TIGHT * size)
         met_.push_back(mi + j);
     }
-    const size_t shown = tight_.size();
     tight_.insert(tight_.end(), met_.begin(), met_.end());
     closer_.f = f_, closer_.P = matrix_.data(), closer_.A = A_, closer_.G = G_;
     closer_.factor_any(tight_);
     if (closer_.extra.empty()) return Optimal;  // independent: the multipliers are the only ones
-    if (closer_.set.size() != shown) return Unsettled;
+    if (closer_.set.empty() || std::find(met_.begin(), met_.end(), closer_.set.back()) != met_.end()) return Unsettled;
     tight_ = closer_.set;
     tight_.insert(tight_.end(), closer_.extra.begin(), closer_.extra.end());
     const int k = static_cast<int>(tight_.size());

@@ -40,7 +40,7 @@ struct System {
     Vector L(static_cast<size_t>(stride) * stride);
     for (int w : active) {
       const int k = static_cast<int>(set.size());
-      double* row = &L[static_cast<size_t>(k) * stride];
+      double* row = L.data() + static_cast<size_t>(k) * stride;
       const double* gram = f->gram(w);
       for (int a = 0; a < k; ++a) row[a] = gram[set[a]];
       solve_lower(L.data(), k, stride, row);
@@ -54,7 +54,7 @@ struct System {
     }
     const int k = static_cast<int>(set.size());
     L_.resize(static_cast<size_t>(k) * k);
-    for (int a = 0; a < k; ++a) std::copy_n(&L[static_cast<size_t>(a) * stride], a + 1, &L_[static_cast<size_t>(a) * k]);
+    for (int a = 0; a < k; ++a) std::copy_n(L.data() + static_cast<size_t>(a) * stride, a + 1, L_.data() + static_cast<size_t>(a) * k);
     find_null();
   }
 
@@ -77,13 +77,13 @@ struct System {
     if (!e) return;
     part_.resize(e);
     for (int t = 0; t < e; ++t) {
-      const double* row = &null_[static_cast<size_t>(t) * (me + k)];
+      const double* row = null_.data() + static_cast<size_t>(t) * (me + k);
       part_[t] = dot(row, dy, me) + dot(row + me, dl, k);
     }
     solve_lower(null_gram_.data(), e, e, part_.data());
     solve_upper(null_gram_.data(), e, e, part_.data());
     for (int t = 0; t < e; ++t) {
-      const double* row = &null_[static_cast<size_t>(t) * (me + k)];
+      const double* row = null_.data() + static_cast<size_t>(t) * (me + k);
       axpy(-part_[t], row, dy, me);
       axpy(-part_[t], row + me, dl, k);
     }
@@ -99,7 +99,7 @@ struct System {
     const int me = f->me, n = f->n, k = static_cast<int>(set.size()), e = static_cast<int>(extra.size());
     null_.assign(static_cast<size_t>(e) * (me + k + e), 0.0);
     for (int t = 0; t < e; ++t) {
-      double *beta = &null_[static_cast<size_t>(t) * (me + k + e)], *alpha = beta + me;
+      double *beta = null_.data() + static_cast<size_t>(t) * (me + k + e), *alpha = beta + me;
       const double* gram = f->gram(extra[t]);
       for (int a = 0; a < k; ++a) alpha[a] = gram[set[a]];
       solve_lower(L_.data(), k, k, alpha);
@@ -152,7 +152,7 @@ struct System {
     for (int a = 0; a < k; ++a) add_normal(pull_[a], set[a]);
     rows_times(f->Nt.data(), me, n, rhs_.data(), dy);
     if (r2)
-      for (int e = 0; e < me; ++e) dy[e] -= dot(&f->Y[static_cast<size_t>(e) * me], r2, me);
+      for (int e = 0; e < me; ++e) dy[e] -= dot(f->Y.data() + static_cast<size_t>(e) * me, r2, me);
   }
 
   bool factor_free(int held) {
@@ -177,10 +177,10 @@ struct System {
     T_.resize(static_cast<size_t>(m) * m);
     for (int e = 0; e < m; ++e) {
       const double* row = row_of(e);
-      double* out = &rows_[static_cast<size_t>(e) * open];
+      double* out = rows_.data() + static_cast<size_t>(e) * open;
       for (int a = 0; a < open; ++a) out[a] = row[free_[a]];
       solve_lower(L_.data(), open, open, out);
-      for (int d = 0; d <= e; ++d) T_[static_cast<size_t>(e) * m + d] = dot(out, &rows_[static_cast<size_t>(d) * open], open);
+      for (int d = 0; d <= e; ++d) T_[static_cast<size_t>(e) * m + d] = dot(out, rows_.data() + static_cast<size_t>(d) * open, open);
     }
     return cholesky(T_.data(), m, m, INDEPENDENT);
   }
@@ -202,10 +202,10 @@ struct System {
     for (int a = 0; a < open; ++a)
       rhs_[a] = r1[free_[a]] - (r3 ? dot(P + static_cast<size_t>(free_[a]) * n, dx, n) : 0.0);
     solve_lower(L_.data(), open, open, rhs_.data());
-    for (int e = 0; e < m; ++e) part_[e] += dot(&rows_[static_cast<size_t>(e) * open], rhs_.data(), open);
+    for (int e = 0; e < m; ++e) part_[e] += dot(rows_.data() + static_cast<size_t>(e) * open, rhs_.data(), open);
     solve_lower(T_.data(), m, m, part_.data());
     solve_upper(T_.data(), m, m, part_.data());
-    for (int e = 0; e < m; ++e) axpy(-part_[e], &rows_[static_cast<size_t>(e) * open], rhs_.data(), open);
+    for (int e = 0; e < m; ++e) axpy(-part_[e], rows_.data() + static_cast<size_t>(e) * open, rhs_.data(), open);
     solve_upper(L_.data(), open, open, rhs_.data());
     for (int a = 0; a < open; ++a) dx[free_[a]] = rhs_[a];
     std::copy(part_.begin(), part_.begin() + f->me, dy);
