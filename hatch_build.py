@@ -1,4 +1,4 @@
-"""Builds the compiled solver with the package, where there is a C++ compiler; without one, installs without it.
+"""Builds the compiled core with the package where there is a C++ compiler, and installs without it elsewhere.
 
     python hatch_build.py [DIRECTORY]     builds it in place (src/decigrad), for development
 
@@ -30,7 +30,7 @@ NAME = "_active_set" + sysconfig.get_config_var("EXT_SUFFIX")
 
 
 def build(target: Path, extra: list[str] = []) -> Path:  # noqa: B006
-    """Compile the extension into the folder `target`; raises OSError or CalledProcessError where that fails."""
+    """Compile the extension into a folder; raises OSError or CalledProcessError where that fails."""
     import jax
     import nanobind
 
