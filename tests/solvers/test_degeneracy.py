@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from solvers.programs import degenerate, dense, program, redundant, transport
 
+from decigrad import native
 from decigrad.program import Dense, Diagonal, Status
-from decigrad.solvers import DAQP
+from decigrad.solvers import DAQP, ActiveSet
 from decigrad.solvers.degeneracy import _largest_support, complete
 from decigrad.solvers.verification import kkt_residual
+
+COMPILED = pytest.mark.skipif(native.missing() is not None, reason="needs the compiled core")
 
 
 def always_active(normals: np.ndarray, force: np.ndarray) -> np.ndarray:
@@ -31,6 +35,20 @@ def test_bounds_that_a_row_makes_redundant_are_found():
     np.testing.assert_allclose([raw.z[0, 0], *raw.w[0]], [1.0, 0.5, 0.5])  # of least norm
     assert raw.active.all()
     assert (raw.fixed == 1).all()
+
+
+@pytest.mark.parametrize("solver", [DAQP(), pytest.param(ActiveSet(), marks=COMPILED)], ids=lambda s: s.name)
+def test_a_variable_that_an_equality_and_its_bounds_hold_counts_once(solver):
+    """The same beside x₀ = 0.3, which is said twice: still nothing may move along (0, 1, −1)."""
+    p = program(
+        Diagonal(np.ones((1, 3))), np.array([[0.0, -2.0, -2.0]]), A=np.array([[1.0, 0.0, 0.0]]),
+        b=np.array([0.3]), G=np.array([[0.0, 1.0, 1.0]]), h=np.ones(1),
+        lb=np.array([0.3, -np.inf, -np.inf]), ub=np.array([0.3, 0.5, 0.5]),
+    )  # fmt: skip
+    raw = solver(p)
+    np.testing.assert_allclose(raw.x, [[0.3, 0.5, 0.5]], atol=1e-15)
+    assert raw.active.all()
+    assert (raw.fixed != 0).all()
 
 
 @settings(max_examples=25)

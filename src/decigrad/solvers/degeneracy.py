@@ -42,8 +42,11 @@ def complete(program: QuadraticProgram, raw: RawResult) -> RawResult:
     missed &= raw.status == int(Status.OPTIMAL)
     if not missed.any():
         return raw
-    if len(program.A.matrix) == 1:
-        rank = np.linalg.matrix_rank(program.A.matrix[0]) if program.num_equalities else 0
+    equal = program.lb == program.ub
+    if len(program.A.matrix) == 1 and (len(equal) == 1 or not equal.any()):
+        # What the equalities say of variables that have equal bounds counts once.
+        rest = program.A.matrix[0][:, ~equal[0]]
+        rank = np.linalg.matrix_rank(rest) if rest.size else 0
         shown = rank + raw.active.sum(axis=1) + (raw.fixed != 0).sum(axis=1)
         missed &= missed_rows | (shown != program.n)
     index = np.flatnonzero(missed)
