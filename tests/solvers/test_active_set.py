@@ -1,4 +1,4 @@
-"""The compiled active set: closed forms, failures alone, reproducible bits, warm starts, systems."""
+"""The compiled active set: closed forms, failures alone, equal bits, warm starts, systems, jit, fuzz."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from solvers.programs import (
@@ -24,6 +26,8 @@ from solvers.programs import (
 )
 from solvers.reference import sparsemax
 
+import decigrad as dg
+from benchmarks import fuzz
 from decigrad import kkt, native
 from decigrad.kkt.solution import _solve_general
 from decigrad.program import Dense, Diagonal, LowRank, RawResult, Status
@@ -257,7 +261,92 @@ def test_without_the_core_it_says_so_and_others_serve(monkeypatch):
     assert choose(p)[0] == DAQP()
 
 
+# ----------------------------------------------------------------------------------------------- inside jit
+
+
+@pytest.fixture(scope="module")
+def blend():
+    """A layer whose parameters enter the cost, a row's side and a bound, and values of them."""
+    m = dg.Model()
+    x = m.continuous("x", shape=4, lb=0.0)
+    c, cap = m.parameter("cost", shape=4), m.parameter("cap")
+    m.minimize(dg.sum(c * x) + dg.sum(x * x))
+    m.subject_to(dg.sum(x) == 1.0)
+    m.subject_to(x[0] + 2 * x[1] <= cap)
+    m.subject_to(x[2] <= 0.8 * cap)
+    rng = np.random.default_rng(0)
+    values = {"cost": rng.normal(size=(2, 5, 4)), "cap": rng.uniform(0.3, 0.6, (2, 5))}
+    return dg.DecisionLayer(m, solver="active-set", throw=False), values
+
+
+@compiled
+def test_inside_jit_as_outside(blend):
+    layer, values = blend
+    values = {**values, "cap": values["cap"].copy()}
+    values["cap"][1, 2] = -1.0
+    with jax.enable_x64(True):
+        weight = jnp.asarray(np.random.default_rng(1).normal(size=4))
+
+        def value(values):
+            return jnp.sum(jnp.nan_to_num(layer(values)["x"]) @ weight)
+
+        inside, gradient = jax.jit(jax.value_and_grad(value))(values)
+        decisions = jax.jit(lambda v: layer(v)["x"])(values)
+        nested = jax.jit(jax.vmap(jax.vmap(lambda c, cap: layer({"cost": c, "cap": cap})["x"])))(
+            values["cost"], values["cap"]
+        )
+    eager = layer.solve(values)
+    assert eager.status[1, 2] == Status.PRIMAL_INFEASIBLE
+    assert (eager.status == Status.OPTIMAL).sum() == 9
+    np.testing.assert_allclose(decisions, eager.x["x"], atol=1e-14)
+    np.testing.assert_allclose(nested, eager.x["x"], atol=1e-14)
+    assert np.isnan(decisions[1, 2]).all()
+    assert not np.asarray(gradient["cost"])[1, 2].any()
+    assert np.asarray(gradient["cap"])[1, 2] == 0.0
+    assert float(inside) == pytest.approx(np.nansum(eager.x["x"] @ np.asarray(weight)))
+
+
+@compiled
+def test_derivatives_inside_jit_against_central_differences(blend):
+    layer, values = blend
+    at = {name: value[0, :3] for name, value in values.items()}
+    rng = np.random.default_rng(2)
+    moved = {name: rng.normal(size=value.shape) for name, value in at.items()}
+    step = 1e-6
+    ends = [layer.solve({n: v + s * step * moved[n] for n, v in at.items()}) for s in (1, -1)]
+    assert (ends[0].raw.fixed == ends[1].raw.fixed).all() and (ends[0].raw.active == ends[1].raw.active).all()
+    slope = (ends[0].x["x"] - ends[1].x["x"]) / (2 * step)
+    with jax.enable_x64(True):
+        _, tangent = jax.jit(lambda: jax.jvp(lambda v: layer(v)["x"], (at,), (moved,)))()
+        curved = jax.jit(lambda: jax.jvp(jax.grad(lambda v: layer.value(v).sum()), (at,), (moved,))[1])()
+    np.testing.assert_allclose(tangent, slope, atol=1e-8)
+    np.testing.assert_allclose(curved["cost"], slope, atol=1e-8)  # the gradient of the value is the decision
+
+
+@compiled
+def test_float32_inside_jit(blend):
+    layer, values = blend
+    single = {name: value.astype(np.float32) for name, value in values.items()}
+    found = jax.jit(lambda v: layer(v)["x"])(single)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, layer.solve(values).x["x"], atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------ sanitizers
+
+
+@compiled
+def test_random_and_degenerate_programs():
+    assert sum(found.mismatches for found in fuzz.run(1000, seed=1)) == 0
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_hundred_thousand_random_and_degenerate_programs():
+    found = list(fuzz.run(100_000))
+    assert sum(f.samples for f in found) >= 100_000
+    assert [f for f in found if f.mismatches] == []
 
 
 @pytest.mark.slow
