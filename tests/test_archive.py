@@ -144,6 +144,7 @@ def test_numbers_keep_their_bits():
 # ---------------------------------------------------------------------------------- solvers and predictors
 
 PARTS = [
+    dg.solvers.ActiveSet(max_iterations=9, threads=2),
     dg.solvers.DAQP(max_iterations=7),
     dg.solvers.HiGHS(time_limit=3.0, workers=2),
     dg.solvers.InteriorPoint(barrier=0.5),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import decigrad as dg
+from decigrad import native
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ stands beside tests/
 
@@ -75,14 +76,28 @@ def test_kinks_return_a_documented_element_and_are_flagged() -> None:
 
 
 def test_duplicated_constraints_share_by_minimum_norm() -> None:
-    """Two copies of x ≤ h: the derivative is ½ in each side, 1 in both together."""
+    """Two copies of x + y ≤ h: the derivative is ½ of that in one side, and all of it in both together."""
     m = dg.Model()
-    x, h = m.continuous("x"), m.parameter("h", shape=2)
-    m.minimize((x - 3.0) ** 2)
-    m.subject_to([x + 0.0 * h[0] <= h[0], x <= h[1]])
+    x, y, h = m.continuous("x"), m.continuous("y"), m.parameter("h", shape=2)
+    m.minimize((x - 3.0) ** 2 + (y - 2.0) ** 2)
+    m.subject_to(x + y <= h)
     solution = m.solve({"h": [1.0, 1.0]})
-    np.testing.assert_allclose(solution.sensitivity_matrix("h"), [[0.5, 0.5]], atol=1e-9)
+    np.testing.assert_allclose(solution.sensitivity_matrix("h"), np.full((2, 2), 0.25), atol=1e-9)
     assert solution.stats["singular"]
+
+
+def test_at_a_vertex_that_a_bound_meets_the_derivative_is_one_sided() -> None:
+    """x = (1, 0) of x₁ + x₂ = h, x₁ ≤ u, at h = u = 1: that of x = (h, 0) or that of x = (u, h − u)."""
+    sides = [[1.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [1.0, -1.0]]  # of x₁, x₂ in h, u
+    m = dg.Model()
+    h, u = m.parameter("h"), m.parameter("u")
+    x = m.continuous("x", shape=2, lb=0.0, ub=u)
+    m.minimize(dg.sum(x**2) + 9.0 * x[1])
+    m.subject_to(dg.sum(x) == h)
+    for solver in ("active-set", "daqp"):
+        if solver == "daqp" or not native.missing():
+            solution = m.solve({"h": 1.0, "u": 1.0}, solver=solver)
+            assert min(abs(solution.sensitivity_matrix() - side).max() for side in sides) < 1e-9
 
 
 def test_ties_of_a_linear_program_are_bounded() -> None:

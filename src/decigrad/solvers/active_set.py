@@ -43,7 +43,8 @@ class ActiveSet:
         threads: at most so many; None: those of the processor, where a batch has work for them.
 
     An answer depends on the sample's own data alone: not on the batch, the order in it, earlier calls, the
-    number of threads, or (but for rounding) the active set that it starts from.
+    number of threads, or (but for rounding) the active set that it starts from. Only where more constraints
+    meet at a vertex than it has dimensions may the start choose which of them count as active.
 
     Where P is only semidefinite the solution may not be unique; the one returned is the limit of the
     proximal-point method started from x = 0.
