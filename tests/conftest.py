@@ -28,8 +28,10 @@ hypothesis.settings.load_profile("reproducible")
 
 @pytest.fixture(autouse=True)
 def precision_is_left_alone() -> Iterator[None]:
-    """A test that leaves JAX in double precision would change what the tests after it see."""
+    """A test that changes JAX's precision for good would change what the tests after it see."""
+    before = jax.config.jax_enable_x64
     yield
-    wide = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
-    assert not wide, "JAX was left in double precision"
+    after = jax.config.jax_enable_x64
+    if after != before:
+        jax.config.update("jax_enable_x64", before)
+    assert after == before, "the test has changed JAX's precision"

@@ -7,6 +7,7 @@ import json
 import signal
 import struct
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,7 +60,15 @@ def test_every_epoch_of_every_phase_is_told():
     assert len({e.fit for e in events}) == 1 and {e.method for e in events} == {""}
 
 
-def test_an_interrupt_that_was_swallowed_ends_the_fit_with_its_epoch():
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes in the background of a shell ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_was_swallowed_ends_the_fit_with_its_epoch(interruptible):
     def collector(event: Event) -> None:
         with contextlib.suppress(
             KeyboardInterrupt

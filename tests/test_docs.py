@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,7 @@ class Page:
     blocks: list[tuple[int, str]]
     needs: list[str]
     ran: int = 0
+    wide: bool = False  # whether the page has switched JAX to double precision
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__docs__"})
 
     def run_through(self, number: int) -> None:
@@ -39,7 +41,12 @@ class Page:
             # Blank lines in front make a traceback name the line of the page.
             source = "\n" * (line - 1) + code
             # Not this file's `annotations` of the future: a reader's module has none.
-            exec(compile(source, str(self.path), "exec", dont_inherit=True), self.names)
+            jax.config.update("jax_enable_x64", self.wide)
+            try:
+                exec(compile(source, str(self.path), "exec", dont_inherit=True), self.names)
+            finally:
+                self.wide = jax.config.jax_enable_x64
+                jax.config.update("jax_enable_x64", False)
 
 
 def read(path: Path) -> Page:

@@ -12,11 +12,16 @@ from decigrad.solvers import ActiveSet
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason="needs the compiled core")
 
 
-class Counting(ActiveSet):
-    """Remembers the active-set changes of every call."""
+class Counting:
+    """The compiled core by calls from the host, which remembers the active-set changes of every call."""
+
+    name, host, warm = "counting", True, True
+
+    def refuses(self, program):
+        return None
 
     def __call__(self, program, start=None):
-        raw = super().__call__(program, start)
+        raw = ActiveSet()(program, start)
         changes.append(int(raw.iterations.sum()))
         return raw
 
@@ -24,7 +29,7 @@ class Counting(ActiveSet):
 changes: list[int] = []
 
 
-def trained(monkeypatch, room: int, **options):
+def trained(monkeypatch, room: int, solver=None, **options):
     rng = np.random.default_rng(0)
     m = dg.Model("warm")
     x = m.continuous("x", shape=12, lb=0.0, ub=0.3)
@@ -37,7 +42,7 @@ def trained(monkeypatch, room: int, **options):
     monkeypatch.setattr(warm, "LARGEST", room)
     changes.clear()
     result = dg.fit(
-        dg.Linear(), dg.DecisionLayer(m, solver=Counting()), dg.Dataset(features, {"cost": costs}),
+        dg.Linear(), dg.DecisionLayer(m, solver=solver or Counting()), dg.Dataset(features, {"cost": costs}),
         dg.losses.Regret(), seed=0, selection=None, epochs=6, batch_size=16, learning_rate=1e-3,
         progress=False, **options,
     )  # fmt: skip
@@ -54,18 +59,31 @@ def test_warm_training_equals_cold_training_and_changes_fewer_sets(monkeypatch):
     assert sum(few[-5 * steps :]) < 0.6 * sum(many[-5 * steps :])
 
 
-def test_a_checkpointed_training_is_resumed_to_the_bit(monkeypatch, tmp_path):
-    whole, _ = trained(monkeypatch, 2**28, checkpoint=tmp_path / "a", checkpoint_every=2)
+@pytest.mark.parametrize("solver", [ActiveSet(), None], ids=["in one trace", "step by step"])
+def test_a_checkpointed_training_is_resumed_to_the_bit(monkeypatch, tmp_path, solver):
+    given = {"solver": solver, "checkpoint_every": 2}
+    whole, _ = trained(monkeypatch, 2**28, checkpoint=tmp_path / "a", **given)
 
     def stop(event):
         if event.epoch == 4:
             raise KeyboardInterrupt
 
-    part, _ = trained(monkeypatch, 2**28, checkpoint=tmp_path / "b", checkpoint_every=2, callbacks=[stop])
+    again = {**given, "checkpoint": tmp_path / "b"}
+    part, _ = trained(monkeypatch, 2**28, **again, callbacks=[stop])
     assert not np.array_equal(part[0], whole[0])
-    resumed, _ = trained(monkeypatch, 2**28, checkpoint=tmp_path / "b", checkpoint_every=2)
+    resumed, _ = trained(monkeypatch, 2**28, **again)
     for one, other in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_an_epoch_in_one_trace_is_that_of_its_steps(monkeypatch):
+    """Warm and cold, with a last batch that is not full."""
+    by_steps, _ = trained(monkeypatch, 2**28)
+    for room in (2**28, 0):
+        found, calls = trained(monkeypatch, room, ActiveSet())
+        assert not calls
+        for one, other in zip(by_steps, found, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-10)
 
 
 def test_a_layer_starts_where_it_is_told():

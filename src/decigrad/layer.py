@@ -154,13 +154,26 @@ class DecisionLayer:
             smooth, other = self.backward.traced(params)
             valued = {n: implicit.with_derivative_of(x, smooth[n]) for n, x in decided.items()}
             return valued, jnp.maximum(status, other)
+        return self.traced_from(params, None)[:2]
+
+    def traced_from(
+        self, params: Mapping[str, Any], start: Start | None
+    ) -> tuple[dict[str, Any], Any, Start]:
+        """As `traced`, from the active sets [B, ·] to try first, and those of the solutions.
+
+        For gradients that differentiate the decision itself. A solver without a `traced` form starts cold.
+        """
         values, lead = self._arranged(params, jnp)
         axes = self._axes(values)
         if all(axis is None for axis in axes.values()):  # one sample, whatever axes it was given with
-            x, status = self._single_traced(values)
-            return self.form.split(jnp.broadcast_to(x, lead + x.shape)), jnp.broadcast_to(status, lead)
-        x, status = jax.vmap(self._single_traced, in_axes=(axes,))(values)
-        return self.form.split(x.reshape(lead + x.shape[1:])), status.reshape(lead)
+            start = jax.tree_util.tree_map(lambda a: a[0], start)
+            spread = functools.partial(jax.tree_util.tree_map, lambda a: jnp.broadcast_to(a, lead + a.shape))
+            x, status, ended = spread(self._single_traced(values, start))
+        else:
+            x, status, ended = jax.vmap(self._single_traced, in_axes=(axes, 0))(values, start)
+        size = int(np.prod(lead, dtype=int))
+        ended = jax.tree_util.tree_map(lambda a: a.reshape(size, a.shape[-1]), ended)
+        return self.form.split(x.reshape(lead + x.shape[-1:])), status.reshape(lead), ended
 
     def _traced_estimate(self, params: Mapping[str, Any], key: Any) -> tuple[dict[str, Any], Any]:
         values, lead = self._arranged(params, jnp)
@@ -229,10 +242,10 @@ class DecisionLayer:
 
         return jax.vmap(one, in_axes=(self._axes(values), *(0 for _ in others)))(values, *others)
 
-    def _single_traced(self, values: dict[str, Any]) -> tuple[Any, Any]:
+    def _single_traced(self, values: dict[str, Any], start: Start | None) -> tuple[Any, Any, Start]:
         program = jax.tree_util.tree_map(jnp.asarray, self.form.assemble(values, jnp))
-        raw = self.gradient.decide(self.solver, program)
-        return raw.x, raw.status
+        raw = self.gradient.decide(self.solver, program, start)
+        return raw.x, raw.status, Start(raw.active, raw.fixed)
 
     def programs(
         self, params: Mapping[str, Any], check: bool = False

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from decigrad.batching import cores
-from decigrad.program import Array, Dense, Diagonal, Operator, QuadraticProgram
+from decigrad.program import Array, Dense, Diagonal, Operator, QuadraticProgram, Start
 
 OPTIMAL, UNSETTLED, UNSOLVED, UNSUITABLE = range(4)
 """Verdicts: verified; verified, but its active set needs a closer look; no answer; P is not positive definite
@@ -146,7 +146,7 @@ def sensitivity(
 
 
 def traced_solve(
-    program: QuadraticProgram, limit: int, shift: float, threads: int | None
+    program: QuadraticProgram, start: Start | None, limit: int, shift: float, threads: int | None
 ) -> tuple[Array, ...]:
     """(x, y, z, w, active, fixed, verdict, iterations) of a batched float64 program, on the CPU."""
     kind, P, factor, weight = _operator(program.P)
@@ -159,12 +159,14 @@ def traced_solve(
         of(n), of(me), of(mi), of(n), of(mi, kind=jnp.bool_), of(n, kind=jnp.int8), of(kind=jnp.int32),
         of(kind=jnp.int32),
     )  # fmt: skip
+    warm = start is not None
+    sets = Start(np.zeros((1, mi), bool), np.zeros((1, n), np.int8)) if start is None else start
     call = jax.ffi.ffi_call(_TARGETS["solve"], shapes)
     return tuple(
         call(
             P, factor, weight, program.q, program.A.matrix, program.b, program.G.matrix, program.h,
-            program.lb, program.ub, np.zeros((1, mi), bool), np.zeros((1, n), np.int8),
-            kind=np.int64(kind), shift=np.float64(shift), warm=False, limit=np.int64(limit),
+            program.lb, program.ub, sets.active, sets.fixed,
+            kind=np.int64(kind), shift=np.float64(shift), warm=warm, limit=np.int64(limit),
             threads=np.int64(threads_for(threads, B, n)),
         )
     )  # fmt: skip

@@ -21,6 +21,8 @@ import optax
 from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Loss
 from decigrad.predictors import Outputs, named
+from decigrad.program import Start
+from decigrad.warm import gathered, scattered
 
 
 @functools.lru_cache(maxsize=64)
@@ -139,42 +141,56 @@ class Recipe:
 
     # ----------------------------------------------------------------------------------- device solvers
 
-    def _answers(self, predicted: dict[str, Any], batch: Batch) -> tuple[Any, Any]:
-        """Decisions for every query inside the trace (zeros where failed), and a status by sample."""
+    def _answers(
+        self, predicted: dict[str, Any], batch: Batch, starts: dict[str, Start | None]
+    ) -> tuple[Any, Any, dict[str, Start]]:
+        """Decisions for every query inside the trace (zeros where failed), a status by sample, and the active
+        sets of the queries with a start."""
         if not self.loss.through:
             predicted = jax.lax.stop_gradient(predicted)
-        answers, worst = {}, jnp.zeros(batch.weight.shape, jnp.int32)
+        answers, worst, ended = {}, jnp.zeros(batch.weight.shape, jnp.int32), {}
         for label, query in self.loss.queries(self.layer, predicted, batch).items():
-            decisions, status = self.layer.traced(query, batch.key)
+            if (start := starts.get(label)) is None:
+                decisions, status = self.layer.traced(query, batch.key)
+            else:
+                decisions, status, ended[label] = self.layer.traced_from(query, start)
             solved = status == 0
             worst = jnp.maximum(worst, status.reshape(-1, *worst.shape).max(0))
             answers[label] = {
                 name: jnp.where(solved.reshape(solved.shape + (1,) * (x.ndim - solved.ndim)), x, 0.0)
                 for name, x in decisions.items()
             }
-        return answers, worst
+        return answers, worst, ended
 
     def epoch(
-        self, context: Context, weights: Any, state: Any, index: Any, mask: Any, keys: Any
-    ) -> tuple[Any, Any, Any, Any, Any]:
-        """All steps of one epoch, inside one trace, up to the first that is not finite: weights, state, loss
-        [steps, L], status [steps, L, B], and which are finite [steps, L]."""
+        self, context: Context, weights: Any, state: Any, sets: Any, index: Any, mask: Any, keys: Any
+    ) -> tuple[Any, Any, Any, Any, Any, Any]:
+        """All steps of one epoch, inside one trace, up to the first that is not finite: weights, state, sets,
+        loss [steps, L], status [steps, L, B], and which are finite [steps, L].
 
-        def objective(weights: Any, batch: Batch) -> Any:
+        `sets` are the active sets that queries start from, by label (see `warm`); None: cold.
+        """
+
+        def objective(weights: Any, batch: Batch, starts: Any) -> Any:
             predicted = self.predict(context, weights, batch.features)
-            answers, status = self._answers(predicted, batch)
-            return self._total(context, batch, predicted, answers, status)
+            answers, status, ended = self._answers(predicted, batch, starts)
+            total, record = self._total(context, batch, predicted, answers, status)
+            return total, (record, ended)
 
         def step(carry: Any, at: Any) -> Any:
-            weights, state, sound = carry
+            weights, state, sets, sound = carry
             batch = self.gather(context, *at)
-            (_, record), gradient = jax.value_and_grad(objective, has_aux=True)(weights, batch)
+            starts = {label: kept and gathered(kept, at[0]) for label, kept in sets.items()}
+            (_, (record, ended)), gradient = jax.value_and_grad(objective, has_aux=True)(
+                weights, batch, starts
+            )
+            kept = {**sets, **{label: scattered(sets[label], at[0], found) for label, found in ended.items()}}
             *moved, sound = self._stepped(weights, state, gradient, sound)
-            return (*moved, sound), (*record, sound)
+            return (*moved, kept, sound), (*record, sound)
 
-        begin = weights, state, jnp.ones(index.shape[1], bool)
-        (weights, state, _), (loss, status, sound) = jax.lax.scan(step, begin, (index, mask, keys))
-        return weights, state, loss, status, sound
+        begin = weights, state, sets, jnp.ones(index.shape[1], bool)
+        (weights, state, sets, _), (loss, status, sound) = jax.lax.scan(step, begin, (index, mask, keys))
+        return weights, state, sets, loss, status, sound
 
     # ------------------------------------------------------------------------- host solvers, and judging
 

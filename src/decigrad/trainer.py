@@ -21,15 +21,17 @@ import numpy as np
 import optax
 
 from decigrad import steps
+from decigrad.batching import may_block
 from decigrad.data import Dataset, Scaling
 from decigrad.errors import ModelError, SolveError
 from decigrad.gradients import KKT, Relaxed
+from decigrad.gradients.implicit import Gradient
 from decigrad.lanes import Judged, Lanes, padded
 from decigrad.layer import DecisionLayer
 from decigrad.losses import Batch, Imitation, Loss, Regret
 from decigrad.placement import Placement
 from decigrad.predictors import outputs_of, predict
-from decigrad.program import Status
+from decigrad.program import Start, Status
 from decigrad.reuse import DecisionPool, Reuse
 from decigrad.warm import ActiveSets
 
@@ -85,7 +87,21 @@ class Trainer:
         labelled = self._labelled(data)
         pool, self.place = self._pool(labelled)
         self.context = self.placement.everywhere(steps.Context(labelled, arrays, spread, pool))
-        self.host = loss.decides and (layer.host or self.reuse is not None)
+        self.traced = loss.decides and self._traced()
+        """Whether a host solver has a form inside the trace, so that an epoch is one compiled call."""
+        self.host = loss.decides and not self.traced and (layer.host or self.reuse is not None)
+
+    def _traced(self) -> bool:
+        layer, solver = self.layer, self.layer.solver
+        plain = isinstance(layer.gradient, Gradient) and layer.backward is None
+        fixed = not layer.form.depends("P") & (set(layer.predicts) | set(self.data.known))
+        alone = self.reuse is None and self.placement.count == 1
+        if not (plain and fixed and alone and hasattr(solver, "traces")):
+            return False
+        values = {name: value[:1] for name, value in {**self.data.targets, **self.data.known}.items()}
+        program = layer.gradient.program(layer.programs(values)[0])
+        self.sizes = program.num_inequalities, program.n
+        return bool(solver.traces(program)) and not may_block(np.empty((self.batch_size, program.n)))
 
     def like(self, data: Dataset) -> Trainer:
         """The same trainer on other data."""
@@ -217,11 +233,28 @@ class Trainer:
             found = list(zip(*found, strict=True))
         else:
             at = *self.placement.divided((index, mask)), keys
-            lanes.weights, lanes.optimizer, *found = steps.epoch(
-                self.recipe, self._context(lanes), lanes.weights, lanes.optimizer, *at
+            sets = self._sets(lanes, at)
+            lanes.weights, lanes.optimizer, sets, *found = steps.epoch(
+                self.recipe, self._context(lanes), lanes.weights, lanes.optimizer, sets, *at
             )
+            if lanes.sets is not None:
+                lanes.sets.kept.update(sets)
         loss, status, sound = map(np.asarray, found)
         return loss, status, sound
+
+    def _sets(self, lanes: Lanes, at: Any) -> dict[str, Any]:
+        """The active sets that the queries of an epoch inside a trace start from."""
+        if not self.traced or lanes.sets is None or not lanes.sets.warm:
+            return {}
+        if not lanes.sets.kept:
+            first = (a[0] for a in at)
+            asked = functools.partial(steps.ask, self.recipe, loss=self.loss)
+            _, _, queries = jax.eval_shape(asked, self._context(lanes), lanes.weights, *first)
+            for label, query in queries.items():
+                leads = (v.shape[: v.ndim - self.layer.parameters[n].ndim] for n, v in query.items())
+                count = int(np.prod(np.broadcast_shapes(*leads))) // at[0][0].size
+                lanes.sets.begin(label, count, len(at[0][0]), *self.sizes)
+        return dict(lanes.sets.kept)
 
     def _unsound(self, lanes: Lanes, index: np.ndarray, mask: np.ndarray, key: Any) -> SolveError:
         """The error for a step [L, B] that is not finite, naming the first sample that alone makes it so."""
@@ -302,7 +335,7 @@ class Trainer:
             starts = functools.partial(sets.start, index=index)
             solutions, answers, status = self._solved(self.layer, queries, index.shape, key, starts)
             for label, solved in solutions.items():
-                sets.keep(label, index, solved.raw)
+                sets.keep(label, index, Start(solved.raw.active, solved.raw.fixed))
             for solved in solutions.values() if lanes.pools else ():
                 each = solved.raw.x.reshape(-1, *index.shape, solved.raw.x.shape[-1]).swapaxes(0, 1)
                 for x, pool in zip(each, lanes.pools, strict=True):

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from decigrad.errors import ModelError
 from decigrad.gradients.implicit import Gradient, with_derivative_of
 from decigrad.gradients.methods import Smoothed, for_relaxation
-from decigrad.program import Array, QuadraticProgram, RawResult, Solver, Status
+from decigrad.program import Array, QuadraticProgram, RawResult, Solver, Start, Status
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class DavisYin(Gradient):
         """As `Smoothed`."""
         return self.smoothed.regularizer(program, x)
 
-    def decide(self, solver: Any, program: QuadraticProgram) -> RawResult:
+    def decide(self, solver: Any, program: QuadraticProgram, start: Start | None = None) -> RawResult:
         """The fixed point, differentiated as one step from it."""
         program = self.program(program)
         affine = _affine(program)

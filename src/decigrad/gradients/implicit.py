@@ -38,6 +38,7 @@ from decigrad.program import (
     QuadraticProgram,
     RawResult,
     Solver,
+    Start,
     Status,
     gives_multipliers,
     namespace,
@@ -93,9 +94,9 @@ class Gradient:
         """The result with multipliers in the unit of the model's own `program`."""
         return raw
 
-    def decide(self, solver: Solver, program: QuadraticProgram) -> RawResult:
+    def decide(self, solver: Solver, program: QuadraticProgram, start: Start | None = None) -> RawResult:
         """The result for one of the model's programs inside a trace, differentiable."""
-        return solve(self, solver, program)
+        return solve(self, solver, program, start)
 
     def saved(self, program: QuadraticProgram, raw: RawResult, cotangent: Array) -> Any:
         """What `pairing` needs for the cotangent [B, n] of the decisions of a solved batch, on the host."""
@@ -184,20 +185,22 @@ def _with_derivative_of_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return primals[0], tangents[1]
 
 
-def solve(gradient: Gradient, solver: Solver, program: QuadraticProgram) -> RawResult:
+def solve(
+    gradient: Gradient, solver: Solver, program: QuadraticProgram, start: Start | None = None
+) -> RawResult:
     """Solve a single program inside a trace, with the derivative rule attached; batch with `jax.vmap`.
 
-    `solver` takes what `gradient` makes of the program.
+    `solver` takes what `gradient` makes of the program, and tries `start` first if it has a `traced` form.
     """
-    return _solve(gradient, solver, gradient.program(program))
+    return _solve(gradient, solver, gradient.program(program), start)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _solve(gradient: Gradient, solver: Solver, program: QuadraticProgram) -> RawResult:
+def _solve(gradient: Gradient, solver: Solver, program: QuadraticProgram, start: Start | None) -> RawResult:
     if not solver.host:
         return device_call(solver, program)
     if hasattr(solver, "traced"):
-        return device_call(solver.traced, program)
+        return device_call(solver.traced, program, start)
     return host_call(solver, raw_shapes(program), program)
 
 
@@ -205,8 +208,8 @@ def _solve(gradient: Gradient, solver: Solver, program: QuadraticProgram) -> Raw
 def _solve_jvp(
     gradient: Gradient, solver: Solver, primals: Any, tangents: Any
 ) -> tuple[RawResult, RawResult]:
-    (program,), (moved,) = primals, tangents
-    raw = _solve(gradient, solver, program)
+    (program, start), (moved, _) = primals, tangents
+    raw = _solve(gradient, solver, program, start)
     coupling = gradient.coupling(program, raw)
     leaves, structure = jax.tree_util.tree_flatten(program)
     directions = jax.tree_util.tree_leaves(moved, is_leaf=_is_symbolic_zero)

@@ -112,18 +112,18 @@ class ActiveSet:
             scatter(DAQP(self.max_iterations)(program.take(unsolved)), unsolved, raw)
         return raw
 
-    def traced(self, program: QuadraticProgram) -> RawResult:
+    def traced(self, program: QuadraticProgram, start: Start | None = None) -> RawResult:
         """The result of a batched program inside a trace."""
+        shapes = raw_shapes(jax.tree_util.tree_map(lambda a: a[0], program))
 
-        def otherwise(program: QuadraticProgram) -> RawResult:
-            single = jax.tree_util.tree_map(lambda a: a[0], program)
-            found: RawResult = host_batch(self, raw_shapes(single), program)
+        def otherwise(program: QuadraticProgram, start: Start | None) -> RawResult:
+            found: RawResult = host_batch(self, shapes, program, start)
             return found
 
-        def compiled(program: QuadraticProgram) -> RawResult:
+        def compiled(program: QuadraticProgram, start: Start | None) -> RawResult:
             shift = LINEAR_SHIFT if program.linear else 0.0
             *parts, active, fixed, verdict, iterations = native.traced_solve(
-                program, self.max_iterations, shift, self.threads
+                program, start, self.max_iterations, shift, self.threads
             )
             good = verdict <= native.UNSETTLED
             status = jnp.where(good, int(Status.OPTIMAL), int(Status.NUMERICAL_ERROR)).astype(jnp.int32)
@@ -134,10 +134,16 @@ class ActiveSet:
             if may_block(program):
                 return raw
             left = (verdict != native.OPTIMAL).any()
-            chosen: RawResult = jax.lax.cond(left, lambda: otherwise(program), lambda: raw)
+            chosen: RawResult = jax.lax.cond(left, lambda: otherwise(program, start), lambda: raw)
             return chosen
 
         if program.q.dtype != jnp.float64 or native.missing():
-            return otherwise(program)
-        found: RawResult = jax.lax.platform_dependent(program, cpu=compiled, default=otherwise)
+            return otherwise(program, start)
+        found: RawResult = jax.lax.platform_dependent(program, start, cpu=compiled, default=otherwise)
         return found
+
+    def traces(self, program: QuadraticProgram) -> bool:
+        """Whether programs with this one's curvature are solved inside a trace by the core alone, but for
+        samples that are infeasible or degenerate."""
+        definite = len(kinds := curvature(program.P)) == 1 and kinds[0] == Curvature.DEFINITE
+        return definite and native.missing() is None and jax.default_backend() == "cpu"
