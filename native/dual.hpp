@@ -57,7 +57,8 @@ class Dual {
   const Factors* f_ = nullptr;
   const Sides* sides_ = nullptr;
   int m_ = 0, most_ = 0;
-  Vector L_, t_, rho_, change_, r_;
+  Vector L_, t_, rho_, change_, r_, columns_;
+  std::vector<int> wrong_, keep_;
 
   double* row(int a) { return L_.data() + static_cast<size_t>(a) * (most_ + 1); }
   double target(int w) const { return side[w] < 0 ? sides_->lower[w] : sides_->upper[w]; }
@@ -66,24 +67,63 @@ class Dual {
   void begin(const Vector& start) {
     for (int w = 0; w < m_; ++w)
       if (sides_->lower[w] == sides_->upper[w]) side[w] = 2;
+    factor_marked();
     while (true) {
-      set.clear();
-      for (int w = 0; w < m_; ++w)
-        if (side[w] && !append(w)) side[w] = 0;
       const int k = static_cast<int>(set.size());
       lambda.assign(k, 0.0);
       for (int a = 0; a < k; ++a) lambda[a] = start[set[a]] - target(set[a]);
       solve_lower(L_.data(), k, most_ + 1, lambda.data());
       solve_upper(L_.data(), k, most_ + 1, lambda.data());
-      bool right = true;
-      for (int a = 0; a < k; ++a)
-        if (side[set[a]] != 2 && lambda[a] * side[set[a]] < 0) side[set[a]] = 0, right = false;
-      if (right) break;
+      wrong_.clear();
+      for (int a = k - 1; a >= 0; --a)
+        if (side[set[a]] != 2 && lambda[a] * side[set[a]] < 0) wrong_.push_back(a);
+      if (wrong_.empty()) break;
+      if (4 * static_cast<int>(wrong_.size()) < k) {
+        for (int a : wrong_) leave(a);
+      } else {
+        for (int a : wrong_) side[set[a]] = 0;
+        factor_marked();
+      }
     }
     r_ = start;
     const int k = static_cast<int>(set.size());
     for (int a = 0; a < k; ++a) change_[a] = -lambda[a];
     add_rows(k, change_.data(), [&](int a) { return f_->gram(set[a]); }, r_.data(), m_);
+  }
+
+  /// `set` and its factor from the marked constraints; those that depend on others lose their mark.
+  void factor_marked() {
+    set.clear();
+    for (int w = 0; w < m_; ++w)
+      if (side[w]) set.push_back(w);
+    const int k = static_cast<int>(set.size());
+    if (k > most_) {
+      set.clear();
+      for (int w = 0; w < m_; ++w)
+        if (side[w] && !append(w)) side[w] = 0;
+      return;
+    }
+    for (int a = 0; a < k; ++a) {
+      const double* gram = f_->gram(set[a]);
+      for (int b = 0; b <= a; ++b) row(a)[b] = gram[set[b]];
+    }
+    bool whole = true;
+    cholesky(L_.data(), k, most_ + 1, columns_, [&](int a, double) { return INDEPENDENT * f_->free[set[a]]; }, [&](int a) {
+      side[set[a]] = 0;
+      whole = false;
+      return true;
+    });
+    if (whole) return;
+    int kept = 0;
+    for (int a = 0; a < k; ++a) {
+      if (!side[set[a]]) continue;
+      for (int b = 0, to = 0; b <= a; ++b)
+        if (side[set[b]]) row(kept)[to++] = row(a)[b];
+      keep_.push_back(set[a]);
+      ++kept;
+    }
+    set.swap(keep_);
+    keep_.clear();
   }
 
   /// Adds the row of constraint w to the factor unless it depends on the set.

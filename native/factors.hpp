@@ -59,6 +59,7 @@ struct Factors {
   int n = 0, me = 0, mi = 0, bounds = 0, rank = 0;
   double shift = 0.0;     // ε
   Vector S, Nt, Y, K, V;  // S [n, n], Nᵀ [me, n], NᵀHN [me, me], K [M, M], GS [mi, n]
+  Vector NC;              // CN [M, me]
   Vector spread;          // projector onto the range of A [me, me], where its rows are dependent
   Vector free;            // |C_i|² in H⁻¹, without the equalities: the unit of K_ii
   Vector norm;            // largest entry of each row of G, in absolute value
@@ -66,6 +67,8 @@ struct Factors {
   bool definite = false;
 
   int rows() const { return mi + bounds; }
+  /// NᵀC_w [me]: what constraint w asks of the equalities.
+  const double* pull(int w) const { return NC.data() + static_cast<size_t>(w) * me; }
   /// Row w of CS: how x answers to constraint w.
   const double* answer(int w) const {
     return w < mi ? V.data() + static_cast<size_t>(w) * n : S.data() + static_cast<size_t>(w - mi) * n;
@@ -89,7 +92,8 @@ struct Factors {
     size = std::max({1.0, largest(H.data(), n * n), largest(p.A.at(i), me * n), largest(G, mi * n)});
     for (int v = 0; v < mi; ++v) norm.push_back(largest(G + static_cast<size_t>(v) * n, n));
     if (!finite(p.A.at(i), static_cast<size_t>(me) * n) || !finite(G, static_cast<size_t>(mi) * n)) return;
-    if (!cholesky(H.data(), n, n, DEFINITE)) return;
+    Vector columns;
+    if (!cholesky(H.data(), n, n, columns, DEFINITE)) return;
     for (int j = 0; j < n; ++j) {  // row j of U is L⁻¹eⱼ
       double* u = U.data() + static_cast<size_t>(j) * n;
       u[j] = 1.0;
@@ -106,6 +110,10 @@ struct Factors {
     V.resize(static_cast<size_t>(mi) * n);
     product_nt(G, mi, S.data(), n, n, V.data());
     if (mi) gram_of_rows(G);
+    NC.resize(static_cast<size_t>(m) * me);
+    product_nt(G, mi, Nt.data(), me, n, NC.data());
+    for (int j = 0; j < bounds; ++j)
+      for (int e = 0; e < me; ++e) NC[static_cast<size_t>(mi + j) * me + e] = Nt[static_cast<size_t>(e) * n + j];
     for (int w = 0; w < m; ++w) free[w] = gram(w)[w] + held_[w];
     definite = true;
   }

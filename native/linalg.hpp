@@ -124,38 +124,56 @@ inline void product_nt(const double* A, int p, const double* B, int q, int k, do
   }
 }
 
-/// Lower Cholesky factor of M [n, n] in place (its lower half is read); false where a pivot is not above
-/// `least(j)`. Four rows at a time, so that each row of the factor is read once for all of them.
-template <class Least>
-inline bool cholesky(double* M, int n, int stride, Least least) {
+/// Lower Cholesky factor of M [n, n] in place (its lower half is read), in panels of four columns. A pivot j that
+/// is not above `least(j, M_jj)` is given to `skip(j)`: true leaves row and column j out of the factor, false ends
+/// the factorization, which is then false. `columns` is work space.
+template <class Least, class Skip>
+inline bool cholesky(double* M, int n, int stride, Vector& columns, Least least, Skip skip) {
+  columns.resize(static_cast<size_t>(5) * n);
+  double *given = columns.data() + static_cast<size_t>(4) * n, *column[4];
+  for (int t = 0; t < 4; ++t) column[t] = columns.data() + static_cast<size_t>(t) * n;
+  for (int j = 0; j < n; ++j) given[j] = M[static_cast<size_t>(j) * stride + j];
   for (int first = 0; first < n; first += 4) {
-    const int count = n - first < 4 ? n - first : 4;
-    double* rows[4];
-    for (int t = 0; t < 4; ++t) rows[t] = M + static_cast<size_t>(first + (t < count ? t : 0)) * stride;
-    for (int i = 0; i < first; ++i) {
-      const double* other = M + static_cast<size_t>(i) * stride;
-      double sums[4];
-      dot4(rows, other, i, sums);
-      for (int t = 0; t < count; ++t) rows[t][i] = (rows[t][i] - sums[t]) / other[i];
-    }
+    const int count = n - first < 4 ? n - first : 4, next = first + count;
+    double inverse[4] = {0.0, 0.0, 0.0, 0.0}, corner[4][4] = {};
     for (int t = 0; t < count; ++t) {
       const int j = first + t;
-      double* row = rows[t];
-      for (int i = first; i < j; ++i) {
-        const double* other = M + static_cast<size_t>(i) * stride;
-        row[i] = (row[i] - dot(row, other, i)) / other[i];
+      double* row = M + static_cast<size_t>(j) * stride + first;
+      double pivot = row[t];
+      for (int u = 0; u < t; ++u) {
+        double v = row[u];
+        for (int s = 0; s < u; ++s) v -= corner[t][s] * corner[u][s];
+        corner[t][u] = row[u] = v * inverse[u];
+        pivot -= row[u] * row[u];
       }
-      const double pivot = row[j] - dot(row, row, j);
-      if (!(pivot > least(j, row[j]))) return false;
-      row[j] = std::sqrt(pivot);
+      if (pivot > least(j, given[j])) {
+        row[t] = std::sqrt(pivot);
+        inverse[t] = 1.0 / row[t];
+      } else if (!skip(j)) {
+        return false;
+      }
+    }
+    for (int i = next; i < n; ++i) {
+      double* row = M + static_cast<size_t>(i) * stride + first;
+      for (int t = 0; t < count; ++t) {
+        double v = row[t];
+        for (int s = 0; s < t; ++s) v -= row[s] * corner[t][s];
+        column[t][i] = row[t] = v * inverse[t];
+      }
+    }
+    for (int i = next; i < n; ++i) {
+      double* row = M + static_cast<size_t>(i) * stride;
+      const double w[4] = {-row[first], -row[first + 1], -row[first + 2], -row[first + 3]};  // next < n: count is 4
+      const double* rows[4] = {column[0] + next, column[1] + next, column[2] + next, column[3] + next};
+      axpy4(w, rows, row + next, i + 1 - next);
     }
   }
   return true;
 }
 
-/// The same with pivots above `share` times the diagonal entry that they came from.
-inline bool cholesky(double* M, int n, int stride, double share) {
-  return cholesky(M, n, stride, [&](int, double before) { return share * before; });
+/// The same, false at the first pivot that is not above `share` times the diagonal entry that it came from.
+inline bool cholesky(double* M, int n, int stride, Vector& columns, double share) {
+  return cholesky(M, n, stride, columns, [&](int, double before) { return share * before; }, [](int) { return false; });
 }
 
 /// L t = t, forwards, in place

@@ -11,7 +11,7 @@ constexpr double TIGHT = 1e-11;          // relative slack below which a constra
 constexpr double WEAKLY_ACTIVE = 1e-10;  // multiplier, in units of the gradient, that counts as zero
 constexpr double EXACT = 1e-11;          // largest relative residual of the optimality conditions
 constexpr double LINEAR = 1e-10;         // backward error that a sensitivity may have
-constexpr int REFINEMENTS = 4, PIVOTS = 40, PATIENCE = 8, PROXIMAL = 500;
+constexpr int REFINEMENTS = 4, PIVOTS = 40, PATIENCE = 3, PROXIMAL = 500;
 
 /// The work space for samples with the same factors. What one leaves in it changes no bit of another's answer.
 class Sample {
@@ -191,7 +191,7 @@ class Sample {
 
   /// Finds the active set, in ascending order in `set_`.
   bool active_set(const double* start, int limit, int32_t& iterations) {
-    if (pivot(iterations)) return true;
+    if (pivot(start, iterations)) return true;
     const int m = f_->rows(), mi = p_->mi;
     values_.resize(m);
     rows_times(G_, mi, p_->n, start, values_.data());
@@ -205,7 +205,7 @@ class Sample {
 
   /// Block principal pivoting from the marked set: everything that is wrong changes at once, as long as that
   /// helps. Worth its while from a good guess, and where bounds dominate, since few variables then are free.
-  bool pivot(int32_t& iterations) {
+  bool pivot(const double* start, int32_t& iterations) {
     const int m = f_->rows(), mi = p_->mi;
     bool guess = false;
     for (int w = 0; w < m; ++w) {
@@ -220,9 +220,22 @@ class Sample {
       for (int w = 0; w < m; ++w)
         if (marks_[w]) set_.push_back(w);
       ++iterations;
-      if (!factor()) return false;
+      if (!factor()) {
+        if (round) return false;
+        // A start may hold constraints that depend on others: see `complete`.
+        system_.factor_any(set_, false);
+        for (int w : system_.extra) marks_[w] = 0;
+        system_.extra.clear();
+        factored_set_ = set_ = system_.set;
+      }
       const int k = static_cast<int>(set_.size());
-      solve_set(marks_);
+      if (system_.primal) {
+        solve_set(marks_);
+      } else {
+        aim(marks_);
+        x_.resize(p_->n), lambda_.resize(k);
+        system_.answer(start, target_.data(), x_.data(), lambda_.data());
+      }
       int wrong = 0, a = 0;
       for (int w = 0; w < m; ++w) {
         if (marks_[w]) {
@@ -247,11 +260,17 @@ class Sample {
     return false;
   }
 
+  /// The sides at which the constraints of `set_` hold.
+  void aim(const std::vector<int>& marks) {
+    const int k = static_cast<int>(set_.size());
+    target_.resize(k);
+    for (int a = 0; a < k; ++a) target_[a] = marks[set_[a]] < 0 ? sides_.lower[set_[a]] : sides_.upper[set_[a]];
+  }
+
   /// The point of `set_` and its multipliers, before refinement.
   void solve_set(const std::vector<int>& marks) {
-    const int k = static_cast<int>(set_.size());
-    target_.resize(k), lambda_.resize(k), y_.resize(p_->me), x_.resize(p_->n);
-    for (int a = 0; a < k; ++a) target_[a] = marks[set_[a]] < 0 ? sides_.lower[set_[a]] : sides_.upper[set_[a]];
+    aim(marks);
+    lambda_.resize(set_.size()), y_.resize(p_->me), x_.resize(p_->n);
     r1_.resize(p_->n);
     for (int j = 0; j < p_->n; ++j) r1_[j] = -cost_[j];
     system_.solve(r1_.data(), p_->b.at(i_), target_.data(), x_.data(), y_.data(), lambda_.data());
@@ -392,9 +411,13 @@ class Sample {
       else if (x[j] - lb[j] <= TIGHT * size || ub[j] - x[j] <= TIGHT * size)
         met_.push_back(mi + j);
     }
-    tight_.insert(tight_.end(), met_.begin(), met_.end());
     closer_.f = f_, closer_.P = matrix_.data(), closer_.A = A_, closer_.G = G_;
-    closer_.factor_any(tight_);
+    if (tight_ == system_.set && !system_.primal) {
+      closer_.extend(system_, met_);
+    } else {
+      tight_.insert(tight_.end(), met_.begin(), met_.end());
+      closer_.factor_any(tight_);
+    }
     if (closer_.extra.empty()) return Optimal;  // independent: the multipliers are the only ones
     if (closer_.set.empty() || std::find(met_.begin(), met_.end(), closer_.set.back()) != met_.end()) return Unsettled;
     tight_ = closer_.set;

@@ -7,6 +7,8 @@
 // that of the free variables (P_FF and the Schur complement of the rows on it).
 #pragma once
 
+#include <limits>
+
 #include "factors.hpp"
 
 namespace decigrad::DECIGRAD_ISA {
@@ -32,30 +34,72 @@ struct System {
   }
 
   /// The same for constraints that may be dependent: those that depend on earlier ones become `extra`.
-  void factor_any(const std::vector<int>& active) {
-    set.clear();
+  /// `shares`: as `solve` and `shorten` need where there are any.
+  void factor_any(const std::vector<int>& active, bool shares = true) {
+    const int all = static_cast<int>(active.size()), most = f->n - f->rank;
+    set = active;
     extra.clear();
     primal = false;
-    const int most = std::min(static_cast<int>(active.size()), f->n - f->rank), stride = most + 1;
-    Vector L(static_cast<size_t>(stride) * stride);
-    for (int w : active) {
-      const int k = static_cast<int>(set.size());
-      double* row = L.data() + static_cast<size_t>(k) * stride;
+    load_gram();
+    // Beyond `most` constraints depend on those before, whatever rounding makes of the pivot.
+    auto least = [&](int a, double) {
+      return a - static_cast<int>(extra.size()) < most ? INDEPENDENT * f->free[active[a]] : std::numeric_limits<double>::infinity();
+    };
+    cholesky(L_.data(), all, all, columns_, least, [&](int a) { return extra.push_back(active[a]), true; });
+    if (extra.empty()) return;
+    set.clear();
+    kept_.clear();
+    for (int a = 0, e = 0; a < all; ++a) {
+      if (e < static_cast<int>(extra.size()) && extra[e] == active[a]) {
+        ++e;
+        continue;
+      }
+      set.push_back(active[a]);
+      kept_.push_back(a);
+    }
+    const int k = static_cast<int>(set.size());
+    for (int a = 0; a < k; ++a)
+      for (int b = 0; b <= a; ++b) L_[static_cast<size_t>(a) * k + b] = L_[static_cast<size_t>(kept_[a]) * all + kept_[b]];
+    if (shares) find_null();
+  }
+
+  /// The factor of `known`, whose constraints are independent, and of `more`, which may depend on them.
+  void extend(const System& known, const std::vector<int>& more) {
+    int k = static_cast<int>(known.set.size());
+    const int all = k + static_cast<int>(more.size()), most = f->n - f->rank;
+    set = known.set;
+    extra.clear();
+    primal = false;
+    L_.resize(static_cast<size_t>(all) * all);
+    for (int a = 0; a < k; ++a) std::copy_n(known.L_.data() + static_cast<size_t>(a) * k, a + 1, L_.data() + static_cast<size_t>(a) * all);
+    for (int w : more) {
+      double* row = L_.data() + static_cast<size_t>(k) * all;
       const double* gram = f->gram(w);
       for (int a = 0; a < k; ++a) row[a] = gram[set[a]];
-      solve_lower(L.data(), k, stride, row);
+      solve_lower(L_.data(), k, all, row);
       const double rest = gram[w] - dot(row, row, k);
       if (k == most || !(rest > INDEPENDENT * f->free[w])) {
         extra.push_back(w);
         continue;
       }
-      row[k] = std::sqrt(rest);
+      row[k++] = std::sqrt(rest);
       set.push_back(w);
     }
+    for (int a = 1; a < k; ++a) std::copy_n(L_.data() + static_cast<size_t>(a) * all, a + 1, L_.data() + static_cast<size_t>(a) * k);
+    if (!extra.empty()) find_null();
+  }
+
+  /// dx and dλ of the system whose solution without active constraints is `start`, with C_W dx = ρ₃. After
+  /// `factor`, and where the system is not `primal`.
+  void answer(const double* start, const double* r3, double* dx, double* dl) {
     const int k = static_cast<int>(set.size());
-    L_.resize(static_cast<size_t>(k) * k);
-    for (int a = 0; a < k; ++a) std::copy_n(L.data() + static_cast<size_t>(a) * stride, a + 1, L_.data() + static_cast<size_t>(a) * k);
-    find_null();
+    for (int a = 0; a < k; ++a) dl[a] = f->value(set[a], start, G) - r3[a];
+    solve_lower(L_.data(), k, k, dl);
+    solve_upper(L_.data(), k, k, dl);
+    pull_.resize(k);
+    for (int a = 0; a < k; ++a) pull_[a] = -dl[a];
+    std::copy(start, start + f->n, dx);
+    add_rows(k, pull_.data(), [&](int a) { return f->answer(set[a]); }, dx, f->n);
   }
 
   /// (dx, dy, dλ) for (ρ₁, ρ₂, ρ₃); ρ₃ and dλ are in the order of `set` and then `extra`. Where constraints are
@@ -90,13 +134,13 @@ struct System {
   }
 
  private:
-  Vector L_, rows_, T_, part_, rhs_, pull_;
-  std::vector<int> free_, position_, general_;
+  Vector L_, rows_, T_, part_, rhs_, pull_, columns_;
+  std::vector<int> free_, position_, general_, kept_;
 
   Vector null_, null_gram_;  // rows (β, α, −1 of one extra), and the factor of their products
 
   void find_null() {
-    const int me = f->me, n = f->n, k = static_cast<int>(set.size()), e = static_cast<int>(extra.size());
+    const int me = f->me, k = static_cast<int>(set.size()), e = static_cast<int>(extra.size());
     null_.assign(static_cast<size_t>(e) * (me + k + e), 0.0);
     for (int t = 0; t < e; ++t) {
       double *beta = null_.data() + static_cast<size_t>(t) * (me + k + e), *alpha = beta + me;
@@ -104,10 +148,8 @@ struct System {
       for (int a = 0; a < k; ++a) alpha[a] = gram[set[a]];
       solve_lower(L_.data(), k, k, alpha);
       solve_upper(L_.data(), k, k, alpha);
-      rhs_.assign(n, 0.0);
-      add_normal(1.0, extra[t]);
-      for (int a = 0; a < k; ++a) add_normal(-alpha[a], set[a]);
-      rows_times(f->Nt.data(), me, n, rhs_.data(), beta);
+      std::copy_n(f->pull(extra[t]), me, beta);
+      for (int a = 0; a < k; ++a) axpy(-alpha[a], f->pull(set[a]), beta, me);
       if (!f->spread.empty()) {
         part_.resize(me);
         rows_times(f->spread.data(), me, me, beta, part_.data());
@@ -117,7 +159,7 @@ struct System {
     }
     null_gram_.resize(static_cast<size_t>(e) * e);
     product_nt(null_.data(), e, null_.data(), e, me + k + e, null_gram_.data());
-    cholesky(null_gram_.data(), e, e, 0.0);
+    cholesky(null_gram_.data(), e, e, columns_, 0.0);
   }
 
   void add_normal(double weight, int w) {
@@ -127,15 +169,21 @@ struct System {
       rhs_[w - f->mi] += weight;
   }
 
-  bool factor_active() {
+  void load_gram() {
     const int k = static_cast<int>(set.size());
     L_.resize(static_cast<size_t>(k) * k);
     for (int a = 0; a < k; ++a) {
       const double* gram = f->gram(set[a]);
       for (int b = 0; b <= a; ++b) L_[static_cast<size_t>(a) * k + b] = gram[set[b]];
     }
+  }
+
+  bool factor_active() {
+    const int k = static_cast<int>(set.size());
+    load_gram();
     // A pivot is judged against the constraint's own length, of which the equalities may hold a part.
-    return cholesky(L_.data(), k, k, [&](int a, double) { return INDEPENDENT * f->free[set[a]]; });
+    auto least = [&](int a, double) { return INDEPENDENT * f->free[set[a]]; };
+    return cholesky(L_.data(), k, k, columns_, least, [](int) { return false; });
   }
 
   void solve_active(const double* r1, const double* r2, const double* r3, double* dx, double* dy, double* dl) {
@@ -172,7 +220,7 @@ struct System {
       const double* row = P + static_cast<size_t>(free_[a]) * n;
       for (int b = 0; b <= a; ++b) L_[static_cast<size_t>(a) * open + b] = row[free_[b]];
     }
-    if (!cholesky(L_.data(), open, open, INDEPENDENT)) return false;
+    if (!cholesky(L_.data(), open, open, columns_, INDEPENDENT)) return false;
     rows_.resize(static_cast<size_t>(m) * open);
     T_.resize(static_cast<size_t>(m) * m);
     for (int e = 0; e < m; ++e) {
@@ -182,7 +230,7 @@ struct System {
       solve_lower(L_.data(), open, open, out);
       for (int d = 0; d <= e; ++d) T_[static_cast<size_t>(e) * m + d] = dot(out, rows_.data() + static_cast<size_t>(d) * open, open);
     }
-    return cholesky(T_.data(), m, m, INDEPENDENT);
+    return cholesky(T_.data(), m, m, columns_, INDEPENDENT);
   }
 
   const double* row_of(int e) const {

@@ -21,7 +21,7 @@ from decigrad.gradients.methods import KKT, RelaxationGradient
 from decigrad.model import Model
 from decigrad.program import QuadraticProgram, RawResult, Solver, Start, gives_multipliers
 from decigrad.solution import Solutions, count_kinks
-from decigrad.solving import arranged, first_failure, resolve, run
+from decigrad.solving import arranged, first_failure, resolve, run, spread
 
 
 class DecisionLayer:
@@ -167,8 +167,8 @@ class DecisionLayer:
         axes = self._axes(values)
         if all(axis is None for axis in axes.values()):  # one sample, whatever axes it was given with
             start = jax.tree_util.tree_map(lambda a: a[0], start)
-            spread = functools.partial(jax.tree_util.tree_map, lambda a: jnp.broadcast_to(a, lead + a.shape))
-            x, status, ended = spread(self._single_traced(values, start))
+            alone = self._single_traced(values, start)
+            x, status, ended = jax.tree_util.tree_map(lambda a: jnp.broadcast_to(a, lead + a.shape), alone)
         else:
             x, status, ended = jax.vmap(self._single_traced, in_axes=(axes, 0))(values, start)
         size = int(np.prod(lead, dtype=int))
@@ -224,7 +224,7 @@ class DecisionLayer:
     def _again(self, solutions: Solutions) -> Solutions:
         """This layer's solutions of the programs that another layer of the model has solved as stated."""
         program = self.gradient.program(solutions.program)
-        raw = _spread(run(self.form, self.solver, program)[0], len(solutions.raw.x))
+        raw = spread(run(self.form, self.solver, program)[0], len(solutions.raw.x))
         return replace(solutions, program=program, raw=raw, gradient=self.gradient)
 
     def pairing(self, params: Mapping[str, Any], saved: Any) -> Any:
@@ -283,15 +283,14 @@ class DecisionLayer:
                 found = estimated.on_host(self.gradient, solver, program, key)
         else:
             found = *solver(program, start), None
-        raw, handed_on, noise = _spread(found, size)
+        raw, handed_on, noise = spread(found, size)
         stats = {
             "solver": self.solver.name,
             "why": self.why,
-            "iterations": raw.iterations.reshape(lead),
-            "seconds": time.perf_counter() - began,
+            "iterations": raw.iterations.reshape(lead), "seconds": time.perf_counter() - began,
             "kinks": self._kinks(program, raw).reshape(lead),
             "handed_on": handed_on.reshape(lead),
-        }
+        }  # fmt: skip
         solutions = Solutions(
             x=self.form.split(raw.x.reshape(lead + raw.x.shape[1:])),
             objective=self.sign * np.asarray(stated.objective(raw.x)).reshape(lead),
@@ -400,10 +399,3 @@ class DecisionLayer:
         for node in topological(expression):
             if not node.arguments and hasattr(node, "name") and id(node) not in own:
                 raise ModelError(f"the expression uses {node.name!r}, which belongs to another model")
-
-
-def _spread(found: Any, size: int) -> Any:
-    """Arrays with one leading axis, repeated for `size` samples where nothing differs by sample."""
-    return jax.tree_util.tree_map(
-        lambda a: a if len(a) == size else np.broadcast_to(a, (size, *a.shape[1:])), found
-    )

@@ -178,3 +178,10 @@ def arranged(
         else:
             arrays[name] = xp.broadcast_to(arrays[name], batch + shape).reshape((-1, *shape))
     return arrays, tuple(batch)
+
+
+def spread(found: Any, size: int) -> Any:
+    """Arrays with one leading axis, repeated for `size` samples where nothing differs by sample."""
+    return jax.tree_util.tree_map(
+        lambda a: a if len(a) == size else np.broadcast_to(a, (size, *a.shape[1:])), found
+    )
