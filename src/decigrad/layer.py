@@ -336,9 +336,8 @@ class DecisionLayer:
             isinstance(self.gradient, Estimated) or not gives_multipliers(self.solver)
         ):  # where only the objective moves, decisions count as constants
             entering = self.form.depends("A", "b", "G", "h", "lb", "ub")
-            for name, given in params.items():
-                if name not in entering and isinstance(given, jax.core.Tracer):
-                    at[name] = jax.lax.stop_gradient(given)
+            still = [n for n in params.keys() - entering if isinstance(params[n], jax.core.Tracer)]
+            at |= {n: jax.lax.stop_gradient(params[n]) for n in still}
         return self.objective(self(at), params)
 
     def evaluate(
