@@ -22,9 +22,9 @@ from solvers.programs import (
 )
 from solvers.reference import sparsemax
 
-from decigrad.program import Dense, Diagonal, Status
+from decigrad.program import Dense, Diagonal, RawResult, Status
 from decigrad.solvers import DAQP
-from decigrad.solvers.verification import Curvature, curvature, kkt_residual
+from decigrad.solvers.verification import Curvature, curvature, kkt_residual, settle
 
 
 def simplex_program(c, mu):
@@ -164,6 +164,19 @@ def test_a_shared_nonconvex_or_invalid_matrix_fails_every_sample():
     assert DAQP()(p).status.tolist() == [Status.NONCONVEX] * 3
     broken = replace(p, P=Dense(np.full_like(p.P.matrix, np.nan)))
     assert DAQP()(broken).status.tolist() == [Status.INVALID_DATA] * 3
+
+
+def test_infinite_multipliers_of_a_failed_sample_do_not_reach_the_others():
+    p = dense(np.random.default_rng(0), 3, 8, 2, 6)
+    solved = DAQP()(p)
+    left = {name: np.array(value) for name, value in vars(solved).items()}
+    left["status"][1] = int(Status.ITERATION_LIMIT)
+    for name in ("x", "y", "z", "w"):
+        left[name][1] = np.inf
+    found = settle(p, RawResult(**left), 1e-9)
+    assert found.status.tolist() == [Status.OPTIMAL, Status.ITERATION_LIMIT, Status.OPTIMAL]
+    assert np.isnan(found.x[1]).all() and not found.y[1].any() and not found.w[1].any()
+    assert np.array_equal(found.x[::2], solved.x[::2])
 
 
 def test_iteration_limit():

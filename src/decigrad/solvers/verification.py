@@ -237,6 +237,7 @@ def failed(raw: RawResult, keep_x: Array | None = None) -> RawResult:
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what a solver leaves of a sample that it gave up
 def settle(
     program: QuadraticProgram,
     raw: RawResult,
