@@ -2,14 +2,16 @@
 
     python -m benchmarks.executors [--workers 1 2] [--repeat 2] [--out benchmarks/tables]
 
-    compare     shortest paths on a 5 × 5 grid, 3,000 samples, cross-validated: 3 methods, 6 seeds
+    compare     shortest paths on a 5 × 5 grid, 3,000 samples, cross-validated: 3 methods, 12 seeds
     label       tours of 20 cities by cutting planes, 8,000 samples
     fit         SPO+ on tours of 20 cities, 512 samples, batches of 128, 10 epochs
 
-Each row is one call with `executor="processes"` and so many workers, from the start of its workers to their
-end: imports and compilation are in it. Calls with few and many workers alternate; times are medians. Beside
-them is the CPU time of all processes, which says what the machine would do if its cores were idle. The
-results must be equal to the bit, and are compared. Run it on idle cores: the load that it found is printed.
+Each row is one call with `executor="processes"` and so many workers, each with a core, from the start
+of its workers to their end: imports and compilation are in it. One worker is also given all cores: it then
+uses more than one of them, since JAX compiles and runs in several threads. The calls alternate; times are
+medians. Beside them is the CPU time of all processes, which says what the machine would do if its cores
+were idle. The results must be equal to the bit, and are compared. Run it on idle cores: the load that it
+found is printed.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def tour_data(count: int) -> dg.Dataset:
 
 def compared(**pool: Any) -> Any:
     found = dg.compare(
-        problems.shortest_path_layer(), path_data, methods=["two-stage", "spo+", "pfyl"], seeds=6,
+        problems.shortest_path_layer(), path_data, methods=["two-stage", "spo+", "pfyl"], seeds=12,
         progress=False, **pool,
     )  # fmt: skip
     return [result.predictor for results in found.results.values() for result in results]
@@ -66,12 +68,20 @@ def fitted(**pool: Any) -> Any:
     ).predictor  # fmt: skip
 
 
+PINNED = hasattr(os, "sched_setaffinity")
+CORES = sorted(os.sched_getaffinity(0)) if PINNED else list(range(os.cpu_count() or 1))
 ROWS: dict[str, Callable[..., Any]] = {"compare": compared, "label": labelled, "fit": fitted}
 
 
 def equal(one: Any, other: Any) -> bool:
     pairs = zip(jax.tree_util.tree_leaves(one), jax.tree_util.tree_leaves(other), strict=True)
     return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
+
+
+def confine(cores: int) -> None:
+    """This process, and those that it starts from now on, to so many cores, where the system can."""
+    if PINNED:
+        os.sched_setaffinity(0, CORES[:cores])
 
 
 def start_up(workers: int) -> float:
@@ -92,40 +102,47 @@ def cpu() -> float:
     return sum(each.ru_utime + each.ru_stime for each in usage)
 
 
-def medians(lists: dict[int, list[float]]) -> dict[str, float]:
-    return {str(count): float(np.median(values)) for count, values in lists.items()}
+def setups(counts: list[int]) -> dict[str, tuple[int, int]]:
+    """By name, workers and cores: a core for each worker, and all cores for one."""
+    found = {f"{c} worker{'s' * (c > 1)}, {c} core{'s' * (c > 1)}": (c, c) for c in counts}
+    most = len(CORES)
+    return {f"1 worker, {most} cores": (1, most), **found} if most > 1 and 1 in counts else found
 
 
 def measured(names: list[str], counts: list[int], repeat: int) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for name in names:
-        seconds: dict[int, list[float]] = {count: [] for count in counts}
-        processor: dict[int, list[float]] = {count: [] for count in counts}
+        seconds: dict[str, list[float]] = {setup: [] for setup in setups(counts)}
+        processor: dict[str, list[float]] = {setup: [] for setup in setups(counts)}
         first: Any = None
         same = True
         for _ in range(repeat):
-            for count in counts:
+            for setup, (count, cores) in setups(counts).items():
+                confine(cores)
                 began, spent = time.perf_counter(), cpu()
                 found = ROWS[name](executor="processes", workers=count)
-                seconds[count].append(time.perf_counter() - began)
-                processor[count].append(cpu() - spent)
+                seconds[setup].append(time.perf_counter() - began)
+                processor[setup].append(cpu() - spent)
                 first = found if first is None else first
                 same = same and equal(first, found)
-                told = f"{seconds[count][-1]:.1f} s, of the CPU {processor[count][-1]:.1f} s"
-                print(f"{name}, workers {count}: {told}", flush=True)
-        rows[name] = {"seconds": medians(seconds), "cpu": medians(processor), "equal": same}
+                told = f"{seconds[setup][-1]:.1f} s, of the CPU {processor[setup][-1]:.1f} s"
+                print(f"{name}, {setup}: {told}", flush=True)
+        confine(len(CORES))
+        times, spent = (
+            {setup: float(np.median(values)) for setup, values in each.items()}
+            for each in (seconds, processor)
+        )
+        rows[name] = {"seconds": times, "cpu": spent, "equal": same}
     return rows
 
 
 def table(found: dict[str, Any]) -> str:
-    counts = found["workers"]
-    labels = [f"{c} worker{'s' * (c > 1)}" for c in counts]
-    head = ["", *(f"{w}, s" for w in labels), "times faster", *(f"{w}, CPU s" for w in labels), "equal bits"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    names = list(setups(found["workers"]))
+    head = ["", *(f"{n}: s" for n in names), "a core each: times faster", *(f"{n}: CPU s" for n in names)]
+    lines = ["| " + " | ".join([*head, "equal bits"]) + " |", "|" + "---|" * (len(head) + 1)]
     for name, row in found["rows"].items():
-        values = [row["seconds"][str(c)] for c in counts]
-        spent = [row["cpu"][str(c)] for c in counts]
-        ratio = f"{values[0] / values[-1]:.2f}"
+        values, spent = list(row["seconds"].values()), list(row["cpu"].values())
+        ratio = f"{values[-len(found['workers'])] / values[-1]:.2f}"
         cells = [name, *map(format_number, values), ratio, *map(format_number, spent)]
         lines.append("| " + " | ".join([*cells, "yes" if row["equal"] else "**no**"]) + " |")
     return "\n".join(lines)
@@ -139,7 +156,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     found = {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(CORES),
         "processor": platform.machine(),
         "load before": os.getloadavg()[0],
         "workers": given.workers,
