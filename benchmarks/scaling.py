@@ -42,8 +42,8 @@ MEANING = {
     "changes of its active set, which grow with n, at n² each: towards 3.",
     "variables d": "A grid of n edges has n/2 equalities. Block pivoting factors whole active sets of up to "
     "n/2 bounds, n³ each, and large ones leave the caches.",
-    "variables e": "Covariance of rank n/10 is one dense factor for the batch, n² a sample; the active set is "
-    "small.",
+    "variables e": "Covariance of rank n/10 is one dense factor for the batch, n² a sample; the active set "
+    "is small.",
     "batch a": "Below 1 where the fixed cost of a call rules; then each sample costs the same.",
     "batch b": "Below 1 where factoring once and the call rule; then each sample costs the same.",
     "epochs": "Peak memory (not time): what an epoch makes, the next overwrites.",
