@@ -36,11 +36,14 @@ _LIMIT = 900.0
 
 MEANING = {
     "samples": "An epoch passes once over the data in batches of one size: linear, once fixed costs fade.",
-    "variables a": "Diagonal curvature, one equality: a sample costs a few vectors of n beside its call.",
+    "variables a": "Diagonal curvature, one equality: the compiled core applies a dense factor, n² a sample, "
+    "where the structure would allow n; below some 100 variables the call rules.",
     "variables b": "Dense P and n inequalities: factors (n³) are shared by the batch; a sample costs the "
     "changes of its active set, which grow with n, at n² each: towards 3.",
-    "variables d": "A grid of n edges has n/2 equalities: n³ once, and n² for each change of an active set.",
-    "variables e": "Covariance of rank n/10: a step costs n·rank², so towards 3 where the rank grows with n.",
+    "variables d": "A grid of n edges has n/2 equalities. Block pivoting factors whole active sets of up to "
+    "n/2 bounds, n³ each, and large ones leave the caches.",
+    "variables e": "Covariance of rank n/10 is one dense factor for the batch, n² a sample; the active set "
+    "is small.",
     "batch a": "Below 1 where the fixed cost of a call rules; then each sample costs the same.",
     "batch b": "Below 1 where factoring once and the call rule; then each sample costs the same.",
     "epochs": "Peak memory (not time): what an epoch makes, the next overwrites.",

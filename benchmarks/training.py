@@ -7,8 +7,8 @@ Both sides train the same linear predictor on the same draws with Adam and batch
 start, each in a process of its own on one thread. Labels are computed beforehand and not counted, nor is
 what comes once: building models, compiling. Epochs of the two sides alternate; seconds are medians. Beside
 them stand the largest relative difference between the two sides' optimal values over the training samples,
-and the test regret of both after the same number of epochs, judged by the same exact solver; sides differ
-by the order of samples.
+and the test regret of both after the same number of epochs, judged by the same exact solver, mean ± standard
+deviation over several orders of the samples, which are not the same on the two sides.
 
 | | ours and theirs | peer |
 |---|---|---|
@@ -76,10 +76,11 @@ def measure(name: str, data: Path | None, repeat: int) -> dict[str, Any]:
             times["peer"] += peer.ask(training_peers.epochs, 1, limit=_LIMIT)
         found |= {side: harness.spread(seconds) for side, seconds in times.items()}
         if len(draw.test_x):
-            weight, bias = peer.ask(training_peers.trained, problem.epochs, limit=_LIMIT)
-            found["epochs"] = problem.epochs
-            found["own regret"] = own.ask(training_own.regret, limit=_LIMIT)
-            found["peer regret"] = own.ask(training_own.score, weight, bias, limit=_LIMIT)
+            found |= {"epochs": problem.epochs, "own regret": [], "peer regret": []}
+            for seed in range(problem.orders):
+                weights = peer.ask(training_peers.trained, seed, problem.epochs, limit=_LIMIT)
+                found["peer regret"].append(own.ask(training_own.score, *weights, limit=_LIMIT))
+                found["own regret"].append(own.ask(training_own.regret, seed, limit=_LIMIT))
     except harness.Failure as failure:
         found["missing"] = str(failure).split("\n")[0][:200]
     finally:
@@ -127,8 +128,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         own, peer = r["own"], r["peer"]
         regret = ""
         if "own regret" in r:
-            digits = 2 if max(r["own regret"], r["peer regret"]) < 100 else 1
-            pair = f"{r['own regret']:.{digits}f} / {r['peer regret']:.{digits}f}"
+            digits = 2 if max(*r["own regret"], *r["peer regret"]) < 100 else 1
+            pair = " / ".join(
+                f"{np.mean(r[side]):.{digits}f} ± {np.std(r[side], ddof=1):.{digits}f}"
+                for side in ("own regret", "peer regret")
+            )
             regret = f"{pair} {r['unit']} after {r['epochs']}".replace("  ", " ")
         lines.append(
             [

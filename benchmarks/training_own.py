@@ -22,6 +22,7 @@ class Problem:
         epochs: after which regret is compared.
         rate: Adam's.
         repeat: epochs timed on each side, in turn.
+        orders: of the samples, over which regret is averaged.
         fitted: start from least squares; else from zero.
         needs: the file of data that it reads, in the folder given by --data.
         unit: of the regret.
@@ -32,6 +33,7 @@ class Problem:
     epochs: int = 20
     rate: float = 0.01
     repeat: int = 7
+    orders: int = 5
     fitted: bool = False
     needs: str = ""
     unit: str = "%"
@@ -57,6 +59,7 @@ PROBLEMS = {
         epochs=4,
         rate=0.001,
         repeat=3,
+        orders=2,
         fitted=True,
         needs="storage/storage_data.csv",
         unit="USD/day",
@@ -94,13 +97,13 @@ def begin(name: str, data: Path | None) -> Draw:
     return Draw(draw.x, draw.c, draw.test_x, draw.test_c, draw.model, found.two_stage.coefficients)
 
 
-def _fit(epochs: int) -> Any:
+def _fit(epochs: int, seed: int = 0) -> Any:
     import decigrad as dg
 
     problem: Problem = _now["problem"]
     loss = dg.losses.Regret() if _now["target"] == "log_price" else dg.losses.SPOPlus()
     return dg.fit(
-        _now["recipe"], _now["layer"], _now["train"], loss, selection=None, epochs=epochs,
+        _now["recipe"], _now["layer"], _now["train"], loss, seed=seed, selection=None, epochs=epochs,
         learning_rate=problem.rate, warm_start=problem.fitted, averaging=False, progress=False,
     )  # fmt: skip
 
@@ -115,11 +118,11 @@ def epochs(count: int) -> list[float]:
     return [float(s) for s in _fit(count).epoch_seconds]
 
 
-def regret() -> float:
+def regret(seed: int) -> float:
     """Test regret after the problem's epochs: in percent of the optimal values, or absolute by unit."""
     import decigrad as dg
 
-    found = dg.evaluate(_fit(_now["problem"].epochs).predictor, _now["layer"], _now["test"])
+    found = dg.evaluate(_fit(_now["problem"].epochs, seed).predictor, _now["layer"], _now["test"])
     return 100.0 * found.normalized_regret if _now["problem"].unit == "%" else found.mean_regret
 
 

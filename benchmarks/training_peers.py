@@ -18,15 +18,26 @@ def begin(name: str, draw: Draw) -> Array | None:
     import torch
 
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     torch.set_default_dtype(torch.float64 if name == "battery" else torch.float32)
     network = torch.nn.Linear(draw.x.shape[-1], 1 if name == "energy" else draw.c.shape[-1])
-    weight, bias = draw.start or (np.zeros(network.weight.shape), np.zeros(network.bias.shape))
+    start = draw.start or (np.zeros(network.weight.shape), np.zeros(network.bias.shape))
+    step, loader, values = _battery(draw) if name == "battery" else _pyepo(name, draw)
+    _now.update(network=network, start=start, step=step, loader=loader, rate=PROBLEMS[name].rate)
+    restart(0)
+    return values
+
+
+def restart(seed: int) -> None:
+    """Back to the first weights; the samples come in the order of this seed from now on."""
+    import torch
+
+    torch.manual_seed(seed)
+    network, step, loader = _now["network"], _now["step"], _now["loader"]
+    weight, bias = _now["start"]
     with torch.no_grad():
         network.weight.copy_(torch.tensor(weight))
         network.bias.copy_(torch.tensor(bias))
-    adam = torch.optim.Adam(network.parameters(), lr=PROBLEMS[name].rate)
-    step, loader, values = _battery(draw) if name == "battery" else _pyepo(name, draw)
+    adam = torch.optim.Adam(network.parameters(), lr=_now["rate"])
 
     def epochs() -> Iterator[float]:
         while True:
@@ -37,19 +48,18 @@ def begin(name: str, draw: Draw) -> Array | None:
                 adam.step()
             yield time.perf_counter() - began
 
-    _now.update(network=network, epochs=epochs(), count=0)
-    return values
+    _now["epochs"] = epochs()
 
 
 def epochs(count: int) -> list[float]:
     """Seconds of the next epochs."""
-    _now["count"] += count
     return [next(_now["epochs"]) for _ in range(count)]
 
 
-def trained(until: int) -> tuple[Array, Array]:
-    """Weights after so many epochs in all."""
-    epochs(max(0, until - _now["count"]))
+def trained(seed: int, count: int) -> tuple[Array, Array]:
+    """Weights after so many epochs in the order of this seed."""
+    restart(seed)
+    epochs(count)
     network = _now["network"]
     return network.weight.detach().numpy().astype(float), network.bias.detach().numpy().astype(float)
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.warm_starts [--data FOLDER] [--epochs 5] [--repeat 5]
 
-Both trainings draw the same batches of 32 from the same first weights; they differ in where the solver
-starts. A step is predict, solve, differentiate and update; its cost is that of an epoch from the second one
-on, divided by its steps, the median over repetitions that alternate between the two. After every epoch each
-sample is solved both ways at the predictions of that epoch; the largest difference of the decisions is kept.
+The trainings draw the same batches of 32 from the same first weights, at the rates of `decigrad study`; they
+differ in where the compiled core starts, and a third one has DAQP, which always starts cold. A step is
+predict, solve, differentiate and update; its cost is that of an epoch from the second one on, divided by its
+steps, the median over repetitions that alternate between the three. After every epoch each sample is solved
+warm and cold at the predictions of that epoch; the largest difference of the decisions is kept.
 
 The battery needs `storage/storage_data.csv` in FOLDER; the portfolio, the extra `datasets`.
 """
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +46,22 @@ class Case:
     recipe: Any
     rate: float
 
-    def trained(self, epochs: int, cold: bool) -> Any:
-        """The fit, with room for warm starts or without."""
-        room, warm.LARGEST = warm.LARGEST, 0 if cold else warm.LARGEST
+    def trained(self, epochs: int, way: str = "warm") -> Any:
+        """The fit: "warm", "cold" (no room for active sets), or by "daqp"."""
+        room, warm.LARGEST = warm.LARGEST, warm.LARGEST if way == "warm" else 0
+        layer = self.by_daqp if way == "daqp" else self.layer
         try:
             return dg.fit(
-                self.recipe, self.layer, self.data, dg.losses.Regret(), seed=0, selection=None, epochs=epochs,
+                self.recipe, layer, self.data, dg.losses.Regret(), seed=0, selection=None, epochs=epochs,
                 batch_size=BATCH, learning_rate=self.rate, averaging=False, progress=False,
             )  # fmt: skip
         finally:
             warm.LARGEST = room
+
+    @cached_property
+    def by_daqp(self) -> dg.DecisionLayer:
+        """The same layer with DAQP."""
+        return dg.DecisionLayer(self.layer.model, predicts=self.layer.predicts, solver="daqp")
 
     @property
     def steps(self) -> int:
@@ -66,7 +74,7 @@ def battery_case(data: Path) -> Case:
     days = battery.load_battery_days(data / "storage" / "storage_data.csv")
     (days,) = battery.standardized(days)
     layer = dg.DecisionLayer(battery.battery_model(), solver=ActiveSet(threads=1))
-    return Case(layer, dg.Dataset(days.features, {"log_price": days.log_prices}), dg.Linear(), 1e-3)
+    return Case(layer, dg.Dataset(days.features, {"log_price": days.log_prices}), dg.Linear(), 2e-5)
 
 
 def portfolio_case(_: Path) -> Case:
@@ -90,7 +98,7 @@ def apart(case: Case, epochs: int) -> tuple[float, float]:
     and the share of samples that change their set from one epoch to the next."""
     worst, changed, start = 0.0, [], None
     for count in range(1, epochs + 1):
-        model = case.trained(count, cold=False).predictor
+        model = case.trained(count).predictor
         query = predict(model, case.data.features, outputs_of(case.layer)) | case.data.known
         cold = case.layer.solve(query)
         if start is not None:
@@ -103,20 +111,19 @@ def apart(case: Case, epochs: int) -> tuple[float, float]:
 
 
 def measured(case: Case, epochs: int, repeat: int) -> dict[str, Any]:
-    """Milliseconds of a step, warm and cold, and how far the decisions are apart."""
-    for cold in (True, False):  # compilation
-        case.trained(2, cold)
-    times: dict[bool, list[float]] = {True: [], False: []}
+    """Milliseconds of a step, warm, cold and by DAQP, and how far the decisions are apart."""
+    times: dict[str, list[float]] = {"warm": [], "cold": [], "daqp": []}
+    for way in times:  # compilation
+        case.trained(2, way)
     for _ in range(repeat):
-        for cold, kept in times.items():
-            kept += case.trained(epochs, cold).epoch_seconds[1:]
-    step = {cold: 1e3 * float(np.median(kept)) / case.steps for cold, kept in times.items()}
+        for way, kept in times.items():
+            kept += case.trained(epochs, way).epoch_seconds[1:]
+    step = {f"{way}_ms": 1e3 * float(np.median(kept)) / case.steps for way, kept in times.items()}
     worst, changed = apart(case, epochs)
     program = case.layer.programs({n: v[:1] for n, v in case.data.parameters.items()})[0]
     return {
         "samples": len(case.data), "variables": program.n,
-        "rows": program.num_equalities + program.num_inequalities, "warm_ms": step[False],
-        "cold_ms": step[True], "ratio": step[True] / step[False], "changed": changed, "apart": worst,
+        "rows": program.num_equalities + program.num_inequalities, **step, "changed": changed, "apart": worst,
     }  # fmt: skip
 
 
@@ -137,8 +144,9 @@ def main() -> None:
         found[name] = one = measured(case, asked.epochs, asked.repeat)
         print(
             f"{name}: a step takes {one['warm_ms']:.2f} ms warm, {one['cold_ms']:.2f} ms cold "
-            f"({one['ratio']:.1f}x); {one['changed']:.0%} of samples change their set from epoch to epoch; "
-            f"decisions agree to {one['apart']:.0e}",
+            f"({one['cold_ms'] / one['warm_ms']:.1f}x), {one['daqp_ms']:.2f} ms with DAQP "
+            f"({one['daqp_ms'] / one['warm_ms']:.1f}x); {one['changed']:.0%} of samples change their set "
+            f"from epoch to epoch; decisions agree to {one['apart']:.0e}",
             flush=True,
         )
     OUT.write_text(json.dumps(found, indent=1) + "\n")

@@ -119,6 +119,7 @@ HEAVY = [
     "polars",
     "pyarrow",
     "pydantic",
+    "pyscipopt",
     "ray",
     "rich",
     "scipy",

@@ -160,10 +160,10 @@ def test_training_table_shows_ratios_regrets_and_what_is_missing():
         return {"median": seconds, "q1": seconds, "q3": seconds, "min": seconds}
 
     row = {"name": "grid", "peer name": "PyEPO", "own": times(0.004), "peer": times(0.4), "apart": 1e-9}
-    regrets = {"own regret": 7.5, "peer regret": 8.0, "epochs": 20, "unit": "%"}
+    regrets = {"own regret": [7.0, 8.0], "peer regret": [8.0, 8.5], "epochs": 20, "unit": "%"}
     lost = {"name": "energy", "peer name": "PyEPO", "missing": "needs a file"}
     text = training.table([{**row, **regrets}, lost])
-    assert "| 100 | 1e-09 | 7.50 / 8.00 % after 20 |" in text
+    assert "| 100 | 1e-09 | 7.50 ± 0.71 / 8.25 ± 0.35 % after 20 |" in text
     assert "needs a file" in text
 
 

@@ -176,6 +176,16 @@ def test_two_forward_calls_before_a_backward_keep_their_own_gradients() -> None:
     np.testing.assert_allclose(pull_second(e)[0], sparsemax_jacobian(np.asarray(second)) @ e, atol=1e-10)
 
 
+def test_products_with_a_parameter_that_vanish_have_derivatives() -> None:
+    m = dg.Model()
+    x, p = m.continuous("x", shape=2), m.parameter("p", shape=2)
+    m.minimize(dg.sum(x * x))
+    m.subject_to(np.eye(2) @ x + np.zeros((2, 2)) @ (p * x) == p)
+    layer = dg.DecisionLayer(m)
+    jacobian = jax.jacrev(lambda p: layer({"p": p})["x"])(jnp.asarray([2.0, 1.0]))
+    np.testing.assert_allclose(jacobian, np.eye(2), atol=1e-12)
+
+
 def test_float32_in_float32_out() -> None:
     with jax.enable_x64(False):
         c = jnp.asarray(COSTS, jnp.float32)

@@ -321,7 +321,8 @@ def test_integers_beside_continuous_variables() -> None:
     assert (float(found.x["k"]), float(found.x["y"])) == (4.0, 0.0)
 
 
-def test_a_quadratic_objective_with_integers_is_refused() -> None:
+def test_a_quadratic_objective_with_integers_needs_scip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decigrad.solvers.automatic.find_spec", lambda name: None)
     m = dg.Model()
     x = m.integer("x", shape=2, lb=0, ub=3)
     m.minimize(dg.sum_squares(x - 1.4))

@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from decigrad.gradients import RelaxationGradient as RelaxationGradient
     from decigrad.gradients import Relaxed as Relaxed
     from decigrad.gradients import Smoothed as Smoothed
-    from decigrad.interop import DecisionFocusedRegressor as DecisionFocusedRegressor
+    from decigrad.interop.cvx import from_cvxpy as from_cvxpy
+    from decigrad.interop.estimator import DecisionFocusedRegressor as DecisionFocusedRegressor
+    from decigrad.interop.exchange import from_gurobi as from_gurobi
+    from decigrad.interop.exchange import from_linopy as from_linopy
+    from decigrad.interop.exchange import from_lp as from_lp
+    from decigrad.interop.exchange import from_mps as from_mps
+    from decigrad.interop.exchange import from_pyomo as from_pyomo
+    from decigrad.interop.exchange import to_lp as to_lp
+    from decigrad.interop.exchange import to_mps as to_mps
+    from decigrad.interop.files import Imported as Imported
     from decigrad.labels import label as label
     from decigrad.layer import DecisionLayer as DecisionLayer
     from decigrad.oracles import Oracle as Oracle
@@ -99,7 +108,16 @@ _HOMES = {
     "methods": "decigrad.registry",
     "Smoothed": "decigrad.gradients",
     "label": "decigrad.labels",
-    "DecisionFocusedRegressor": "decigrad.interop",
+    "DecisionFocusedRegressor": "decigrad.interop.estimator",
+    "Imported": "decigrad.interop.files",
+    "from_cvxpy": "decigrad.interop.cvx",
+    "from_gurobi": "decigrad.interop.exchange",
+    "from_linopy": "decigrad.interop.exchange",
+    "from_lp": "decigrad.interop.exchange",
+    "from_mps": "decigrad.interop.exchange",
+    "from_pyomo": "decigrad.interop.exchange",
+    "to_lp": "decigrad.interop.exchange",
+    "to_mps": "decigrad.interop.exchange",
     "DecisionLayer": "decigrad.layer",
     "Decisions": "decigrad.policy",
     "Policy": "decigrad.policy",

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import decigrad as dg
 from decigrad.errors import ModelError
-from decigrad.interop import records
+from decigrad.interop.estimator import records
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 4)) * [1.0, 5.0, 1.0, 1.0]

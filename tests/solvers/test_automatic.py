@@ -57,8 +57,9 @@ def test_choice_without_the_compiled_core(make, arguments, name, reason, monkeyp
     assert reason in why
 
 
-def test_integers_with_a_quadratic_objective_are_refused():
-    with pytest.raises(ValueError, match="MIQP"):
+def test_integers_with_a_quadratic_objective_need_scip(monkeypatch):
+    monkeypatch.setattr("decigrad.solvers.automatic.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"MIQP.*decigrad\[scip\]"):
         choose(replace(boxed(RNG), integer=(0, 1)))
 
 
@@ -69,7 +70,7 @@ def test_by_name():
     assert by_name("auto", program=p)[0] == (DAQP() if native.missing() else ActiveSet())
     own = DAQP(max_iterations=3)
     assert by_name(own, program=p)[0] is own
-    with pytest.raises(ValueError, match="'auto', 'active-set', 'daqp', 'highs', 'interior-point'"):
+    with pytest.raises(ValueError, match="'auto', 'active-set', 'daqp', 'highs', 'interior-point', 'scip'"):
         by_name("gurobi")
     with pytest.raises(TypeError, match="solver object"):
         by_name(3)

@@ -56,6 +56,6 @@ def block(shape: tuple[int, ...], *entries: tuple[np.ndarray, Any]) -> Block:
     for index, value in entries:
         if isinstance(value, np.ndarray):
             base += np.bincount(index, value, size) if index.size else 0.0
-        else:
+        elif index.size:
             pieces.append((index, value))
     return Block(shape, base, tuple(pieces))

@@ -1,4 +1,1 @@
-"""Bridges to other libraries: the scikit-learn estimator."""
-
-from decigrad.interop.estimator import DecisionFocusedRegressor as DecisionFocusedRegressor
-from decigrad.interop.estimator import records as records
+"""Bridges to other libraries. Each file needs its own: import it by name, or from `decigrad`."""

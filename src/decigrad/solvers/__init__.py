@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from decigrad.solvers.diagnosis import Diagnosis, diagnose
     from decigrad.solvers.highs import HiGHS
     from decigrad.solvers.interior_point import InteriorPoint
+    from decigrad.solvers.scip import SCIP
 
 _LAZY = {
     "ActiveSet": "active_set",
     "DAQP": "daqp",
     "HiGHS": "highs",
     "InteriorPoint": "interior_point",
+    "SCIP": "scip",
     "Diagnosis": "diagnosis",
     "diagnose": "diagnosis",
 }
@@ -29,6 +31,7 @@ _LAZY = {
 __all__ = [
     "ActiveSet",
     "DAQP",
+    "SCIP",
     "HiGHS",
     "InteriorPoint",
     "Diagnosis",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from decigrad import native
 from decigrad.program import Diagonal, LowRank, QuadraticProgram, Solver
@@ -36,15 +37,17 @@ def choose(program: QuadraticProgram) -> tuple[Solver, str]:
             `integer`, `linear`), so it may hold JAX tracers.
 
     Raises:
-        ValueError: for a quadratic objective with integer variables.
+        ValueError: for a quadratic objective with integer variables where SCIP is not installed.
     """
     n = program.n
     if program.integer and not program.linear:
-        raise ValueError(
-            f"a quadratic objective with {len(program.integer)} integer variables (MIQP) needs a solver "
-            "such as SCIP, which decigrad does not call yet. State the objective linearly (abs, maximum are "
-            "reformulated as linear programs) or relax the integers to continuous variables"
-        )
+        if find_spec("pyscipopt") is None:
+            raise ValueError(
+                f"a quadratic objective with {len(program.integer)} integer variables (MIQP) needs SCIP: pip "
+                "install 'decigrad[scip]'. Or state the objective linearly (abs, maximum are reformulated as "
+                "linear programs), or relax the integers to continuous variables"
+            )
+        return _scip(), f"SCIP: {len(program.integer)} integer variables, quadratic objective"
     if program.integer:
         return _highs(), f"HiGHS: {len(program.integer)} integer variables, linear objective"
     if program.linear:
@@ -130,11 +133,18 @@ def _interior_point() -> Solver:
     return InteriorPoint()
 
 
+def _scip() -> Solver:
+    from decigrad.solvers.scip import SCIP
+
+    return SCIP()
+
+
 _MAKERS: dict[str, Callable[[], Solver]] = {
     "active-set": _active_set,
     "daqp": _daqp,
     "highs": _highs,
     "interior-point": _interior_point,
+    "scip": _scip,
 }
 NAMES = ("auto", *_MAKERS)
 """The names that `by_name` knows."""

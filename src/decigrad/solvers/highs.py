@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from decigrad.errors import ModelError
 from decigrad.program import Array, QuadraticProgram, RawResult, Status
-from decigrad.solvers.verification import blank, failed, invalid, scatter, settle, stack, unit_scale
+from decigrad.solvers.integers import with_integers_held
+from decigrad.solvers.verification import blank, invalid, scatter, settle, stack, unit_scale
 
 __all__ = ["HiGHS", "LinearModel"]
 
@@ -81,7 +82,11 @@ class HiGHS:
 
     def _batch(self, program: QuadraticProgram) -> RawResult:
         """Solve programs with valid data."""
-        raw = self._integer(program) if program.integer else self._linear(program)
+        if program.integer:
+            found = self._run(program, program.integer)
+            raw = with_integers_held(program, found, self._linear, self.tolerance)
+        else:
+            raw = self._linear(program)
         doubtful = (Status.PRIMAL_INFEASIBLE, Status.UNBOUNDED, Status.NUMERICAL_ERROR)
         for i in np.flatnonzero(np.isin(raw.status, doubtful)):
             from decigrad.solvers.diagnosis import confirm  # solves linear programs with this module
@@ -93,33 +98,6 @@ class HiGHS:
         """Linear programs, verified."""
         raw = self._run(program, ())
         return settle(program, raw, self.tolerance)
-
-    def _integer(self, program: QuadraticProgram) -> RawResult:
-        """Branch and bound, then the linear program with the integer variables held."""
-        integer = list(program.integer)
-        found = self._run(program, program.integer)
-        found.x[:, integer] = np.round(found.x[:, integer]) + 0.0  # no −0
-        solved = found.status == int(Status.OPTIMAL)
-        incumbent = (found.status == int(Status.TIME_LIMIT)) & np.isfinite(found.x).all(axis=1)
-        raw = found.replace(x=np.where((solved | incumbent)[:, None], found.x, np.nan))
-        index = np.flatnonzero(solved)
-        if not len(index):
-            return failed(raw, incumbent)
-        part = program if len(index) == len(solved) else program.take(index)
-        held = _hold(part, integer, raw.x[index])
-        if len(integer) == program.n:
-            answer = blank(held).replace(x=raw.x[index], status=raw.status[index])
-            answer = answer.replace(w=np.broadcast_to(-held.q, answer.w.shape).copy())
-            answer = settle(held, answer, self.tolerance)
-        else:
-            answer = self._linear(held)
-        certain = answer.status == int(Status.OPTIMAL)
-        answer.fixed[:, integer] = certain[:, None]
-        # The integer point exists, so a held program that cannot be solved is a matter of rounding.
-        status = np.where(certain, answer.status, int(Status.NUMERICAL_ERROR)).astype(np.int32)
-        raw = failed(raw, incumbent)
-        scatter(answer.replace(status=status, iterations=raw.iterations[index]), index, raw)
-        return raw
 
     def _run(self, program: QuadraticProgram, integer: tuple[int, ...]) -> RawResult:
         """Every sample, unverified; each worker has a model and a share of the samples."""
@@ -345,10 +323,3 @@ def _scales(row: Array, column: Array, size: Array, m: int, n: int) -> tuple[Arr
 def _at(i: int, *leaves: Array) -> tuple[Array, ...]:
     """Sample i of leaves whose leading axis is B or 1."""
     return tuple(leaf[i if len(leaf) > 1 else 0] for leaf in leaves)
-
-
-def _hold(program: QuadraticProgram, integer: list[int], x: Array) -> QuadraticProgram:
-    """The program with its integer variables held at x, and no longer integer."""
-    lb, ub = (np.broadcast_to(bound, x.shape).copy() for bound in (program.lb, program.ub))
-    lb[:, integer] = ub[:, integer] = x[:, integer]
-    return replace(program, lb=lb, ub=ub, integer=())
