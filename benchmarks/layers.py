@@ -24,7 +24,6 @@ a batch, and its time is scaled to all.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -156,7 +155,8 @@ class Session:
         spent = dict.fromkeys(times, 0.0)
         for _ in range(repeat):
             for system, prepared in running:
-                if times[system] and spent[system] + prepared["steady"] > budget:
+                over = bool(times[system]) and spent[system] + prepared["steady"] > budget
+                if over or "missing" in entries[system]:
                     continue
                 began = time.perf_counter()
                 try:
@@ -165,7 +165,6 @@ class Session:
                     )
                 except harness.Failure as failure:
                     entries[system]["missing"] = str(failure)
-                    spent[system] = math.inf
                 spent[system] += time.perf_counter() - began
         for system, _ in running:
             if times[system] and "missing" not in entries[system]:
