@@ -49,6 +49,8 @@ bench: $(VENV)/.installed-bench ## time decigrad beside its peers; goes on where
 	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.training $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.warm_starts $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.executors --out benchmarks/tables
 
 tables: $(VENV)/.installed-dev ## recompute the tables that are committed in benchmarks/tables
 	$(BIN)/python -m benchmarks.default_recipe
@@ -88,7 +90,7 @@ $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	@echo "Installing the peers that the benchmarks time (once; PyTorch is large)"
-	@$(PIP) '.[bench]'
+	@$(PIP) '.[bench,datasets]'
 	@# qpth says NumPy below 2, and works with 2: no resolver can install it beside JAX.
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps 'qpth>=0.0.18'
 	@touch $@ $(VENV)/.installed

@@ -28,12 +28,12 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 import numpy as np  # noqa: E402 - after the environment
 
 import decigrad as dg  # noqa: E402
+from benchmarks import harness  # noqa: E402
 from decigrad import warm  # noqa: E402
 from decigrad.predictors import outputs_of, predict  # noqa: E402
 from decigrad.problems import battery, portfolio  # noqa: E402
 from decigrad.solvers import ActiveSet  # noqa: E402
 
-OUT = Path(__file__).parent / "tables" / "warm_starts.json"
 BATCH = 32
 
 
@@ -127,29 +127,44 @@ def measured(case: Case, epochs: int, repeat: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def table(found: dict[str, Any]) -> str:
+    """Markdown."""
+    head = (
+        "problem", "variables, rows", "warm, ms", "cold, ms", "times faster", "DAQP, ms", "times faster",
+        "samples that change their set", "decisions apart",
+    )  # fmt: skip
+    rows = [
+        [
+            name, f"{one['variables']}, {one['rows']}", f"{one['warm_ms']:.2f}", f"{one['cold_ms']:.2f}",
+            f"{one['cold_ms'] / one['warm_ms']:.1f}", f"{one['daqp_ms']:.1f}",
+            f"{one['daqp_ms'] / one['warm_ms']:.1f}", f"{one['changed']:.0%}", f"{one['apart']:.0e}",
+        ]
+        for name, one in found.items()
+    ]  # fmt: skip
+    return harness.markdown(head, rows)
+
+
 def main() -> None:
-    """Measure what the data allow, print it, write it."""
+    """Measure what the data allow, print it, write it beside what is there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=5)
     asked = parser.parse_args()
-    found = {}
+    kept = harness.TABLES / "warm_starts.json"
+    found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for name, make in CASES.items():
         try:
             case = make(asked.data)
         except (FileNotFoundError, ImportError) as missing:
             print(f"{name}: left out ({missing})")
             continue
-        found[name] = one = measured(case, asked.epochs, asked.repeat)
-        print(
-            f"{name}: a step takes {one['warm_ms']:.2f} ms warm, {one['cold_ms']:.2f} ms cold "
-            f"({one['cold_ms'] / one['warm_ms']:.1f}x), {one['daqp_ms']:.2f} ms with DAQP "
-            f"({one['daqp_ms'] / one['warm_ms']:.1f}x); {one['changed']:.0%} of samples change their set "
-            f"from epoch to epoch; decisions agree to {one['apart']:.0e}",
-            flush=True,
-        )
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+        found[name] = measured(case, asked.epochs, asked.repeat)
+    text = table(found)
+    print(text)
+    about = harness.described(harness.versions(("jax", "numpy", "daqp", "decigrad")))
+    parts = [f"# {(__doc__ or '').strip()}", about, harness.BEGIN, text, harness.END]
+    harness.save(harness.TABLES, "warm_starts", "\n\n".join(parts), found)
 
 
 if __name__ == "__main__":
