@@ -149,8 +149,17 @@ Operator: TypeAlias = Dense | Diagonal | LowRank
 def _apply(matrix: Array, x: Array) -> Array:
     """The product matrix @ x, batched or not; a shared matrix becomes one matrix product."""
     if matrix.ndim == 3 and matrix.shape[0] == 1 and x.ndim == 2:
-        return x @ matrix[0].swapaxes(-1, -2)
+        shared = matrix[0].swapaxes(-1, -2)
+        rows = _ON_ONE_THREAD // max(shared.size, 1)
+        if isinstance(x, np.ndarray) and len(x) > rows > 1:
+            return np.concatenate([part @ shared for part in np.array_split(x, -(-len(x) // rows))])
+        return x @ shared
     return (matrix @ x[..., None])[..., 0]
+
+
+# After a product that it divided among threads, OpenBLAS keeps them spinning for some 30 ms, on the cores
+# that the compiled core wants next: that took twice the time. So products are cut to what stays on one.
+_ON_ONE_THREAD = 1 << 18
 
 
 # ---------------------------------------------------------------------------------------------- programs
