@@ -22,7 +22,8 @@ RNG = np.random.default_rng(0)
     [
         (dense, (4,), "active-set", "one factorization"),
         (simplex, (4, 3), "active-set", "compiled"),
-        (dense, (1, 1001, 0, 0), "interior-point", "1001"),
+        (dense, (1, 1001, 0, 0), "active-set", "1001"),
+        (boxed, (1, 1001), "interior-point", "1001"),
         (boxed, (4, 240), "active-set", "one factorization"),
         (low_rank, (4, 80), "active-set", "80 variables"),
         (everything_varies, (4,), "active-set", "differ by sample"),
@@ -55,6 +56,16 @@ def test_choice_without_the_compiled_core(make, arguments, name, reason, monkeyp
     solver, why = choose(make(RNG, *arguments))
     assert solver.name == name
     assert reason in why
+
+
+def test_the_largest_programs_go_to_the_interior_point(monkeypatch):
+    monkeypatch.setattr("decigrad.solvers.automatic._LARGE", 11)
+    solver, why = choose(dense(RNG))
+    assert solver.name == "interior-point"
+    assert "12 variables" in why
+    monkeypatch.setattr("decigrad.solvers.automatic._DENSE", 11)
+    monkeypatch.setattr(native, "missing", lambda: "no compiler")
+    assert choose(dense(RNG))[0].name == "interior-point"
 
 
 def test_integers_with_a_quadratic_objective_need_scip(monkeypatch):

@@ -13,9 +13,14 @@ __all__ = ["NAMES", "by_name", "choose"]
 # Measured on one thread, batches of 128, in ms of compiled active set / DAQP / interior point. Diagonal with
 # 5 rows, n = 100: 8 / 20 / 30, n = 200: 13 / 100 / 40, n = 400: 42 / 380 / 100; with 120 rows, n = 400:
 # 500 / 1540 / 6320; low rank n = 30: 3 / 10 / 14, n = 100: 13 / 104 / 37; dense n = 50: 4 / 35 / 490. The
-# interior point compiles first, for 15 to 20 seconds.
+# interior point compiles first, for 10 to 20 seconds. Seconds of compiled active set / interior point, batches
+# of 8: dense n = 1500: 0.9 / 28; a grid of 1984 edges and 1023 equalities: 5.6 / 13; low rank n = 2000:
+# 0.5 / 0.6; diagonal n = 2000 with one row: 0.21 / 0.02.
 _DENSE = 1000
-"""Variables above which dense active sets are no longer updated cheaply."""
+"""Variables above which structure is worth more than a compiled dense active set, and DAQP is too slow."""
+
+_LARGE = 2000
+"""Variables above which the factors of the compiled active set, n² numbers each, take too much memory."""
 
 # Without the compiled core:
 _LOW_RANK = 60
@@ -52,17 +57,24 @@ def choose(program: QuadraticProgram) -> tuple[Solver, str]:
         return _highs(), f"HiGHS: {len(program.integer)} integer variables, linear objective"
     if program.linear:
         return _highs(), "HiGHS: the objective is linear, so a vertex is optimal and simplex finds it exactly"
-    if n > _DENSE:
-        return _interior_point(), f"interior point: dense with {n} variables, above {_DENSE}"
+    compiled = native.missing() is None
+    if n > (_DENSE if not compiled or _structured(program) else _LARGE):
+        return _interior_point(), f"interior point: a quadratic program of {n} variables"
     leaves = (*vars(program.P).values(), program.A.matrix, program.G.matrix)
     shared = program.q.ndim == 1 or all(leaf.shape[0] == 1 for leaf in leaves)
     matrices = "one factorization serves the batch" if shared else "matrices that differ by sample"
-    if native.missing() is None:
+    if compiled:
         return _active_set(), f"active set, compiled: a quadratic program of {n} variables, {matrices}"
     return _without_core(program) or (
         _daqp(),
         f"DAQP: a small quadratic program ({n} variables), {matrices}; the compiled core is not installed",
     )
+
+
+def _structured(program: QuadraticProgram) -> bool:
+    """Whether the interior point has less to do than with dense matrices of all variables."""
+    rows = program.num_equalities + program.num_inequalities
+    return isinstance(program.P, Diagonal | LowRank) and _FEW * rows <= program.n
 
 
 def _without_core(program: QuadraticProgram) -> tuple[Solver, str] | None:
