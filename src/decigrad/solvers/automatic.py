@@ -13,7 +13,7 @@ __all__ = ["NAMES", "by_name", "choose"]
 # Measured on one thread, batches of 128, in ms of compiled active set / DAQP / interior point. Diagonal with
 # 5 rows, n = 100: 8 / 20 / 30, n = 200: 13 / 100 / 40, n = 400: 42 / 380 / 100; with 120 rows, n = 400:
 # 500 / 1540 / 6320; low rank n = 30: 3 / 10 / 14, n = 100: 13 / 104 / 37; dense n = 50: 4 / 35 / 490. The
-# interior point compiles first, for 10 to 20 seconds. Seconds of compiled active set / interior point, batches
+# interior point compiles first, for 10 to 20 s. In seconds of compiled active set / interior point, batches
 # of 8: dense n = 1500: 0.9 / 28; a grid of 1984 edges and 1023 equalities: 5.6 / 13; low rank n = 2000:
 # 0.5 / 0.6; diagonal n = 2000 with one row: 0.21 / 0.02.
 _DENSE = 1000
