@@ -66,8 +66,7 @@ def test_a_file_solves_as_it_is(plan):
     assert {name: pytest.approx(float(v), abs=1e-7) for name, v in mine.items()} == values
     assert found.columns["use"] == ("binary", 0)
     assert found.columns["slot"] == ("integer", 0)
-    assert found.rows["limit"][0] == "at_most"
-    assert found.rows["floor"][0] == "at_least"
+    assert [found.rows[row][0][0] for row in ("limit", "floor", "whole")] == ["at_most", "at_least", "equal"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -166,7 +165,7 @@ def test_a_maximization_is_written_as_a_minimization(tmp_path):
 def test_multipliers_by_row(plan):
     found = dg.from_lp(plan)
     duals = found.model.solve().duals
-    assert found.dual(duals, "cap") == duals["at_most"][found.rows["cap"][1]]
+    assert found.dual(duals, "cap") == duals["at_most"][found.rows["cap"][0][1]]
     with pytest.raises(dg.ModelError, match="no row 'capp'"):
         found.dual(duals, "capp")
 
@@ -209,7 +208,9 @@ def test_files_that_cannot_be_read(tmp_path):
         "NAME both\nROWS\n N obj\n L r\nCOLUMNS\n x obj 1 r 1\nRHS\n RHS r 4\nRANGES\n RNG r 3\nENDATA\n"
     )
     both = dg.from_mps(tmp_path / "both.mps")
-    assert both.model.solve().objective == pytest.approx(1.0)
+    solved = both.model.solve()
+    assert solved.objective == pytest.approx(1.0)
+    assert both.dual(solved.duals, "r") == pytest.approx(-1.0)  # the lower side holds it
     with pytest.raises(dg.ModelError, match="two right-hand sides"):
         dg.from_mps(tmp_path / "both.mps", {"p": ("rhs", "*")})
 

@@ -17,7 +17,6 @@ import numpy as np
 from decigrad.errors import ModelError
 from decigrad.interop.files import Imported, imported, read
 from decigrad.model import Model
-from decigrad.program import Dense, QuadraticProgram
 from decigrad.solvers.highs import instance, stated
 
 __all__ = ["Imported", "from_gurobi", "from_linopy", "from_lp", "from_mps", "from_pyomo", "to_lp", "to_mps"]
@@ -117,7 +116,6 @@ def _write(model: Model, path: Path, ending: str, params: Mapping[str, Any] | No
         raise ModelError(f"{path.name!r} must end in {ending}")
     form = model.form
     program = form.assemble(model.values(params)).numpy()
-    assert isinstance(program, QuadraticProgram)
     none = np.full(program.num_inequalities, -np.inf)
     lp = stated(
         program.q, np.concatenate([program.A.matrix, program.G.matrix]), np.concatenate([program.b, none]),
@@ -136,8 +134,7 @@ def _write(model: Model, path: Path, ending: str, params: Mapping[str, Any] | No
     highs = instance({})
     highs.passModel(lp)
     if not program.linear:
-        P = program.P.matrix if isinstance(program.P, Dense) else program.P.dense()
-        lower = np.tril(P)
+        lower = np.tril(program.P.dense())
         column, row = np.nonzero(lower.T)
         start = np.searchsorted(column, np.arange(program.n)).astype(np.int32)
         highs.passHessian(

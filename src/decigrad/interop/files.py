@@ -28,13 +28,13 @@ class Imported:
         model: its variables are the vectors "continuous", "integer" and "binary", those that there are; its
             constraints "equal", "at_most" and "at_least".
         columns: by the column's name, variable and position.
-        rows: by the row's name, constraint and position; a row with two sides is found as "at_most", and
-            stands in "at_least" too. Rows that limit nothing are left out.
+        rows: by the row's name, constraint and position; two of them for a row with two sides, "at_most" and
+            "at_least". Rows that limit nothing are left out.
     """
 
     model: Model
     columns: dict[str, tuple[str, int]]
-    rows: dict[str, tuple[str, int]]
+    rows: dict[str, list[tuple[str, int]]]
 
     def named(self, x: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Decisions by the names of the file: name → array [*batch], from `layer(...)` or `solution.x`."""
@@ -44,8 +44,8 @@ class Imported:
         """The multiplier of a row [*batch] among those of a solution; with two sides, that of ≤ less ≥."""
         if row not in self.rows:
             raise ModelError(f"no row {row!r}; rows are such as {', '.join(list(self.rows)[:5])}")
-        constraint, i = self.rows[row]
-        return np.asarray(duals[constraint])[..., i]
+        first, *others = (np.asarray(duals[constraint])[..., i] for constraint, i in self.rows[row])
+        return first - others[0] if others else first
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def read(path: Path, endings: tuple[str, ...], caller: str) -> File:
     n, m = lp.num_col_, lp.num_row_
     if not n:
         raise ModelError(f"{caller}: {str(path)!r} has no columns")
-    kinds = _kinds(lp, highspy.HighsVarType, caller)
+    columns = _names(lp.col_names_, n, "c")
+    kinds = _kinds(lp, columns, highspy.HighsVarType, caller)
     Q = _dense(hessian.start_, hessian.index_, hessian.value_, n, n) if hessian.dim_ else np.zeros((n, n))
     by_column = lp.a_matrix_.format_ == highspy.MatrixFormat.kColwise
     stored = _dense(
@@ -101,7 +102,7 @@ def read(path: Path, endings: tuple[str, ...], caller: str) -> File:
         lower=_limits(lp.col_lower_),
         upper=_limits(lp.col_upper_),
         kinds=kinds,
-        columns=_names(lp.col_names_, n, "c"),
+        columns=columns,
         rows=_names(lp.row_names_, m, "r"),
     )
 
@@ -128,14 +129,14 @@ def _names(given: list[str], count: int, letter: str) -> list[str]:
     )
 
 
-def _kinds(lp: Any, types: Any, caller: str) -> np.ndarray:
+def _kinds(lp: Any, columns: list[str], types: Any, caller: str) -> np.ndarray:
     lower, upper = _limits(lp.col_lower_), _limits(lp.col_upper_)
     kinds = np.zeros(lp.num_col_, int)
     for j, kind in enumerate(lp.integrality_):
         if kind == types.kInteger:
             kinds[j] = 2 if (lower[j], upper[j]) == (0.0, 1.0) else 1
         elif kind != types.kContinuous:
-            raise ModelError(f"{caller}: a semi-continuous column ({lp.col_names_[j]!r}) is not supported")
+            raise ModelError(f"{caller}: a semi-continuous column ({columns[j]!r}) is not supported")
     return kinds
 
 
@@ -252,7 +253,7 @@ def imported(file: File, parameters: dict[str, Any]) -> Imported:
     if file.Q.any():
         objective = objective + 0.5 * dm.quad_form(x, file.Q)
     (model.maximize if file.maximize else model.minimize)(objective)
-    rows: dict[str, tuple[str, int]] = {}
+    rows: dict[str, list[tuple[str, int]]] = {}
     for group, chosen in (
         ("equal", equal),
         ("at_most", ~equal & np.isfinite(file.above)),
@@ -267,7 +268,7 @@ def imported(file: File, parameters: dict[str, Any]) -> Imported:
             group,
         )
         for i, row in enumerate(index):
-            rows.setdefault(file.rows[row], (group, i))
+            rows.setdefault(file.rows[row], []).append((group, i))
     return Imported(model, columns, rows)
 
 
