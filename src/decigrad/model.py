@@ -271,7 +271,7 @@ class Model:
 
         Args:
             params: values by parameter name; missing ones are taken from `.value`.
-            solver: "auto", "active-set", "daqp", "highs", "interior-point", or a solver object.
+            solver: "auto", "active-set", "daqp", "highs", "interior-point", "scip", or an object.
             throw: raise when the solve does not end optimal; else the solution carries the status.
             time_limit: seconds, for solvers that take one.
             max_iterations: for solvers that take one.

@@ -65,7 +65,7 @@ class ModelSection(Section):
     name: str = "model"
     problem: str | None = None
     arguments: dict[str, Any] = {}
-    solver: Literal["auto", "active-set", "daqp", "highs", "interior-point"] = "auto"
+    solver: Literal["auto", "active-set", "daqp", "highs", "interior-point", "scip"] = "auto"
 
     @model_validator(mode="after")
     def _one(self) -> ModelSection:
