@@ -191,6 +191,7 @@ def refused(problem, error, message):
 
 
 def test_what_is_refused():
+    refused(3, dg.ModelError, "takes a cvxpy.Problem, got int")
     x, p = cp.Variable(2, name="x"), cp.Parameter(2, name="p", nonneg=True)
     refused(cp.Problem(cp.Minimize(cp.norm(x - p))), dg.UnsupportedModelError, "second-order")
     refused(cp.Problem(cp.Minimize(-cp.sum_squares(x))), dg.ModelError, "DCP rules")

@@ -153,6 +153,14 @@ def test_what_is_written_is_the_model(tmp_path, ending, quadratic, integer, seed
             assert named[f"x({i},{j})"] == pytest.approx(value, abs=1e-6)
 
 
+def test_places_that_cannot_be_written(tmp_path):
+    m = random_model(np.random.default_rng(0), False, False)
+    with pytest.raises(dg.ModelError, match="is the folder there"):
+        dg.to_mps(m, tmp_path / "none" / "model.mps")
+    with pytest.raises(dg.ModelError, match=r"must end in \.lp"):
+        dg.to_lp(m, tmp_path / "model.mps")
+
+
 def test_a_maximization_is_written_as_a_minimization(tmp_path):
     m = dg.Model("gain")
     x = m.continuous("x", shape=2, lb=0.0, ub=1.0)

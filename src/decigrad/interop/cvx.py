@@ -61,6 +61,8 @@ def _reduced(problem: Any) -> tuple[Any, dict[str, set[int]]]:
     """What CVXPY makes of the problem, and the columns that are 0 or 1 ("bool") and integers ("int")."""
     import cvxpy
 
+    if not isinstance(problem, cvxpy.Problem):
+        raise ModelError(f"from_cvxpy takes a cvxpy.Problem, got {type(problem).__name__}")
     if not problem.is_dcp():
         raise ModelError("from_cvxpy: the problem does not follow CVXPY's DCP rules")
     if not problem.is_dpp():

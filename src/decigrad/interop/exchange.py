@@ -146,7 +146,7 @@ def _write(model: Model, path: Path, ending: str, params: Mapping[str, Any] | No
             lower[row, column],
         )
     if highs.writeModel(str(path)) == highspy.HighsStatus.kError:
-        raise ModelError(f"HiGHS could not write {str(path)!r}")
+        raise ModelError(f"HiGHS could not write {str(path)!r}: is the folder there, and room?")
 
 
 def _column_names(model: Model, n: int) -> list[str]:
