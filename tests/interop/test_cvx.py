@@ -61,6 +61,17 @@ def portfolio(rng):
     return cp.Problem(cp.Maximize(mu @ w - aversion * risk), [f == factor.T @ w, cp.sum(w) == 1, w >= 0])
 
 
+def weighted_risk(rng):
+    root = rng.normal(size=(4, 4))
+    weight, q, x = (
+        cp.Parameter(nonneg=True, name="weight"),
+        cp.Parameter(4, name="q"),
+        cp.Variable(4, name="x"),
+    )
+    risk = cp.quad_form(x, cp.psd_wrap(root.T @ root + np.eye(4)))
+    return cp.Problem(cp.Minimize(weight * risk + q @ x), [cp.sum(x) == 1, x >= -0.5])
+
+
 def huber(rng):
     A, b = rng.normal(size=(8, 2)), cp.Parameter(8, name="b")
     x = cp.Variable(2, name="x")
@@ -100,7 +111,7 @@ def water_level(rng):
 
 PROBLEMS = [
     least_squares, bounded_least_squares, ridge, lasso, quadratic_program, linear_program, portfolio, huber,
-    support_vector_machine, matrices, control, water_level,
+    support_vector_machine, weighted_risk, matrices, control, water_level,
 ]  # fmt: skip
 VERTICES = {linear_program}
 
